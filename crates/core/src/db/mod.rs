@@ -1,0 +1,219 @@
+//! State on two databases: embedded SQLite, or PostgreSQL, by one SQL text.
+//!
+//! Statements use `$1`, and only types that both have: `BIGINT` for numbers and microseconds, `TEXT` for the rest. Calls
+//! are plain blocking calls: the log's committer owns one connection on a thread of its own, and readers borrow from a
+//! small pool on blocking threads ([`Db::read`]).
+
+mod migrate;
+mod postgres;
+mod sqlite;
+mod value;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+pub use value::{RowRef, Value};
+
+/// Readers that may use the database at once. Two cores serve embedded reads; PostgreSQL's are mostly waiting.
+const READERS: usize = 4;
+
+/// Why the database did not do as asked, by what the caller can do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DbError {
+    /// Not reachable, locked, or shutting down: try again later.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The disk or the quota is full: nothing can be stored until there is room.
+    #[error("the database has no room: {0}")]
+    Full(String),
+    /// A unique key stands already.
+    #[error("a unique key stands already: {0}")]
+    Conflict(String),
+    /// A mistake in a statement, a migration, or the data.
+    #[error("the database refused: {0}")]
+    Fault(String),
+}
+
+/// Where the state lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A file of our own.
+    Sqlite(PathBuf),
+    /// A `postgres://` address. `sslmode=require` encrypts and verifies; other modes stay plain.
+    Postgres(String),
+}
+
+/// One connection. Not shared: its owner calls it from one thread at a time.
+pub enum Conn {
+    /// Embedded.
+    Sqlite(sqlite::Sqlite),
+    /// A server's.
+    Postgres(postgres::Postgres),
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite(_) => "Conn::Sqlite",
+            Self::Postgres(_) => "Conn::Postgres",
+        })
+    }
+}
+
+/// Runs the same call on whichever backend a connection has.
+macro_rules! on {
+    ($conn:expr, $it:ident => $call:expr) => {
+        match $conn {
+            Conn::Sqlite($it) => $call,
+            Conn::Postgres($it) => $call,
+        }
+    };
+}
+
+impl Conn {
+    /// Runs one statement and says how many rows it changed.
+    pub fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, DbError> {
+        on!(self, it => it.execute(sql, params))
+    }
+
+    /// Runs several statements without parameters.
+    pub fn batch(&mut self, sql: &str) -> Result<(), DbError> {
+        on!(self, it => it.batch(sql))
+    }
+
+    /// Gives every row to `each`, in order.
+    pub fn each(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        mut each: impl FnMut(RowRef<'_>) -> Result<(), DbError>,
+    ) -> Result<(), DbError> {
+        on!(self, it => it.each(sql, params, &mut each))
+    }
+
+    /// Every row, mapped.
+    pub fn rows<T>(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        mut map: impl FnMut(RowRef<'_>) -> Result<T, DbError>,
+    ) -> Result<Vec<T>, DbError> {
+        let mut rows = Vec::new();
+        self.each(sql, params, |row| {
+            rows.push(map(row)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// The first row, mapped, if there is one.
+    pub fn row<T>(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        map: impl FnMut(RowRef<'_>) -> Result<T, DbError>,
+    ) -> Result<Option<T>, DbError> {
+        Ok(self.rows(sql, params, map)?.into_iter().next())
+    }
+
+    /// Whether the connection can no longer be used.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(it) => it.is_closed(),
+        }
+    }
+}
+
+struct Shared {
+    target: Target,
+    idle: Mutex<Vec<Conn>>,
+    permits: Semaphore,
+}
+
+/// The database: opens connections, and lends them to readers.
+#[derive(Clone)]
+pub struct Db(Arc<Shared>);
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A PostgreSQL address holds a password: the kind is all that is shown.
+        f.write_str(if self.is_postgres() {
+            "Db(PostgreSQL)"
+        } else {
+            "Db(SQLite)"
+        })
+    }
+}
+
+impl Db {
+    /// Opens the database and brings its schema up to date. Blocks.
+    pub fn open(target: Target) -> Result<Self, DbError> {
+        let mut conn = connect(&target)?;
+        migrate::run(&mut conn)?;
+        let shared = Shared {
+            target,
+            idle: Mutex::new(vec![conn]),
+            permits: Semaphore::new(READERS),
+        };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Whether the state is on PostgreSQL.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.0.target, Target::Postgres(_))
+    }
+
+    /// A connection of the caller's own. Blocks.
+    pub fn connect(&self) -> Result<Conn, DbError> {
+        connect(&self.0.target)
+    }
+
+    /// Runs a read on a borrowed connection, on a blocking thread.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Conn) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let _permit = self
+            .0
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| DbError::Unavailable("closed".into()))?;
+        let db = self.clone();
+        match tokio::task::spawn_blocking(move || db.read_blocking(read)).await {
+            Ok(result) => result,
+            Err(e) => Err(DbError::Fault(format!("a read did not finish: {e}"))),
+        }
+    }
+
+    /// Runs a read on a borrowed connection, on this thread.
+    pub fn read_blocking<T>(
+        &self,
+        read: impl FnOnce(&mut Conn) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let idle = self.0.idle.lock().pop();
+        let mut conn = match idle {
+            Some(conn) => conn,
+            None => self.connect()?,
+        };
+        let result = read(&mut conn);
+        let mut idle = self.0.idle.lock();
+        if !conn.is_broken() && idle.len() < READERS {
+            idle.push(conn);
+        }
+        result
+    }
+}
+
+fn connect(target: &Target) -> Result<Conn, DbError> {
+    Ok(match target {
+        Target::Sqlite(path) => Conn::Sqlite(sqlite::Sqlite::open(path)?),
+        Target::Postgres(url) => Conn::Postgres(postgres::Postgres::connect(url)?),
+    })
+}

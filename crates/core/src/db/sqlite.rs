@@ -1,0 +1,102 @@
+//! Embedded SQLite: write-ahead log, every commit on the disk before it is answered.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{CachedStatement, Connection, ErrorCode, ToSql};
+
+use super::{DbError, RowRef, Value};
+
+/// How long a statement waits for another connection's lock. Only the checkpointer and `migrate` ever hold one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Statements kept prepared on each connection.
+const CACHED_STATEMENTS: usize = 128;
+
+/// One connection to the file.
+#[derive(Debug)]
+pub struct Sqlite(Connection);
+
+impl Sqlite {
+    pub(super) fn open(path: &Path) -> Result<Self, DbError> {
+        let conn = Connection::open(path).map_err(|e| failed(&e))?;
+        conn.busy_timeout(BUSY_TIMEOUT).map_err(|e| failed(&e))?;
+        conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        // synchronous=FULL syncs the write-ahead log at each commit. The committer checkpoints by itself, beside its
+        // commits, so that none of them waits for one.
+        conn.execute_batch(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA wal_autocheckpoint=0;
+             PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384; PRAGMA mmap_size=268435456;",
+        )
+        .map_err(|e| failed(&e))?;
+        Ok(Self(conn))
+    }
+
+    pub(super) fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, DbError> {
+        let mut statement = self.bind(sql, params)?;
+        statement
+            .raw_execute()
+            .map(|changed| changed as u64)
+            .map_err(|e| failed(&e))
+    }
+
+    pub(super) fn batch(&mut self, sql: &str) -> Result<(), DbError> {
+        self.0.execute_batch(sql).map_err(|e| failed(&e))
+    }
+
+    pub(super) fn each(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(RowRef<'_>) -> Result<(), DbError>,
+    ) -> Result<(), DbError> {
+        let mut statement = self.bind(sql, params)?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().map_err(|e| failed(&e))? {
+            each(RowRef::Sqlite(row))?;
+        }
+        Ok(())
+    }
+
+    /// SQLite numbers `$n` by first appearance, so each is bound by its name.
+    fn bind(&mut self, sql: &str, params: &[Value<'_>]) -> Result<CachedStatement<'_>, DbError> {
+        let mut statement = self.0.prepare_cached(sql).map_err(|e| failed(&e))?;
+        for (at, value) in params.iter().enumerate() {
+            let name = format!("${}", at + 1);
+            let index = statement.parameter_index(&name).map_err(|e| failed(&e))?;
+            let index = index
+                .ok_or_else(|| DbError::Fault(format!("no parameter {name} in the statement")))?;
+            statement
+                .raw_bind_parameter(index, value)
+                .map_err(|e| failed(&e))?;
+        }
+        Ok(statement)
+    }
+}
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Value::Null => ToSqlOutput::from(rusqlite::types::Null),
+            Value::Int(value) => ToSqlOutput::from(*value),
+            Value::Text(value) => ToSqlOutput::from(*value),
+        })
+    }
+}
+
+fn failed(e: &rusqlite::Error) -> DbError {
+    let text = e.to_string();
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => DbError::Full(text),
+        Some(ErrorCode::ConstraintViolation) => DbError::Conflict(text),
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::OutOfMemory,
+        ) => DbError::Unavailable(text),
+        _ => DbError::Fault(text),
+    }
+}
