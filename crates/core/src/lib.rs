@@ -4,7 +4,7 @@
 //! ingest ──► log (durable, ordered) ──► hub (who is subscribed, who may see) ──► a transport
 //! ```
 //!
-//! - `event`, `topic`, `cursor`, `tenant`, `clock`: the words
+//! - `event`, `topic`, `cursor`, `tenant`, `clock`, `retention`: the words
 //! - `db`: SQLite and PostgreSQL by one SQL text
 //! - `auth`: principal, tokens, tickets, policy, revocation
 //! - `log`: append, read, retention, dead letters
@@ -15,5 +15,8 @@ pub mod clock;
 pub mod cursor;
 pub mod db;
 pub mod event;
+pub mod hub;
+pub mod log;
+pub mod retention;
 pub mod tenant;
 pub mod topic;
