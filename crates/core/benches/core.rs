@@ -15,8 +15,10 @@ use tidings_core::tenant::Tenant;
 use tidings_core::topic::{Pattern, Patterns, Topic};
 use tokio::runtime::Runtime;
 
-static STYLE: Style =
-    Style { name: "bench", encode: |event, out| out.extend_from_slice(event.json.as_bytes()) };
+static STYLE: Style = Style {
+    name: "bench",
+    encode: |event, out| out.extend_from_slice(event.json.as_bytes()),
+};
 
 struct Bed {
     runtime: Runtime,
@@ -37,16 +39,30 @@ fn bed() -> Bed {
         boot_file: None,
     };
     let log = Log::open(db, hub.clone(), Clock::System, config).unwrap();
-    Bed { runtime, hub, log, tenant: Tenant::new("t").unwrap(), _folder: folder }
+    Bed {
+        runtime,
+        hub,
+        log,
+        tenant: Tenant::new("t").unwrap(),
+        _folder: folder,
+    }
 }
 
 fn event(topic: &str) -> NewEvent {
     let data = Json::encode(&"x".repeat(200)).unwrap();
-    NewEvent::new(Topic::new(topic).unwrap(), EventType::new("bench").unwrap(), data)
+    NewEvent::new(
+        Topic::new(topic).unwrap(),
+        EventType::new("bench").unwrap(),
+        data,
+    )
 }
 
 fn batch(topic: &str, events: usize) -> Batch {
-    Batch { subject: "s".into(), events: (0..events).map(|_| event(topic)).collect(), idempotency: None }
+    Batch {
+        subject: "s".into(),
+        events: (0..events).map(|_| event(topic)).collect(),
+        idempotency: None,
+    }
 }
 
 fn append(c: &mut Criterion) {
@@ -54,13 +70,20 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
     for events in [1usize, 100, 10_000] {
         group.throughput(Throughput::Elements(events as u64));
-        group.bench_function(BenchmarkId::new("one publisher, events a publish", events), |b| {
-            b.iter_batched(
-                || batch("a/b", events),
-                |batch| bed.runtime.block_on(bed.log.publish(&bed.tenant, batch)).unwrap(),
-                BatchSize::LargeInput,
-            );
-        });
+        group.bench_function(
+            BenchmarkId::new("one publisher, events a publish", events),
+            |b| {
+                b.iter_batched(
+                    || batch("a/b", events),
+                    |batch| {
+                        bed.runtime
+                            .block_on(bed.log.publish(&bed.tenant, batch))
+                            .unwrap()
+                    },
+                    BatchSize::LargeInput,
+                );
+            },
+        );
     }
     for publishers in [16usize, 256] {
         group.throughput(Throughput::Elements(publishers as u64));
@@ -69,7 +92,9 @@ fn append(c: &mut Criterion) {
                 bed.runtime.block_on(async {
                     let all = (0..publishers).map(|_| {
                         let (log, tenant) = (bed.log.clone(), bed.tenant.clone());
-                        tokio::spawn(async move { log.publish(&tenant, batch("a/b", 1)).await.unwrap() })
+                        tokio::spawn(
+                            async move { log.publish(&tenant, batch("a/b", 1)).await.unwrap() },
+                        )
                     });
                     for task in all.collect::<Vec<_>>() {
                         task.await.unwrap();
@@ -84,9 +109,18 @@ fn readers(bed: &Bed, patterns: impl Fn(usize) -> String, count: usize) -> Vec<R
     let log = bed.runtime.block_on(bed.log.tenant(&bed.tenant)).unwrap();
     (0..count)
         .map(|n| {
-            let size = RingSize { events: 100, bytes: 1 << 20, ephemeral_age: Duration::from_secs(30) };
+            let size = RingSize {
+                events: 100,
+                bytes: 1 << 20,
+                ephemeral_age: Duration::from_secs(30),
+            };
             let patterns = Patterns::new(vec![Pattern::new(&patterns(n)).unwrap()]);
-            let key = FeedKey { patterns, rights: Rights::All, style: &STYLE, size };
+            let key = FeedKey {
+                patterns,
+                rights: Rights::All,
+                style: &STYLE,
+                size,
+            };
             bed.hub.reader(&log, key, Start::Live, None)
         })
         .collect()
@@ -125,7 +159,9 @@ fn publish_to_a_new_topic(c: &mut Criterion) {
 fn replay(c: &mut Criterion) {
     let bed = bed();
     for _ in 0..20 {
-        bed.runtime.block_on(bed.log.publish(&bed.tenant, batch("a/b", 5_000))).unwrap();
+        bed.runtime
+            .block_on(bed.log.publish(&bed.tenant, batch("a/b", 5_000)))
+            .unwrap();
     }
     let log = bed.runtime.block_on(bed.log.tenant(&bed.tenant)).unwrap();
     let mut group = c.benchmark_group("replay");
@@ -137,7 +173,10 @@ fn replay(c: &mut Criterion) {
                 let patterns = Patterns::new(vec![Pattern::new(pattern).unwrap()]);
                 let mut after = 0;
                 loop {
-                    let page = bed.runtime.block_on(bed.log.read(&log, after, &patterns, &Rights::All, 500)).unwrap();
+                    let page = bed
+                        .runtime
+                        .block_on(bed.log.read(&log, after, &patterns, &Rights::All, 500))
+                        .unwrap();
                     after = page.end.next;
                     if page.end.is_end {
                         break;

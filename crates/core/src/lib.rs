@@ -11,11 +11,13 @@
 //! - `ingest`: what comes in, accepted or refused
 //! - `hub`: feeds, rings, readers
 
+pub mod auth;
 pub mod clock;
 pub mod cursor;
 pub mod db;
 pub mod event;
 pub mod hub;
+pub mod ingest;
 pub mod log;
 pub mod retention;
 pub mod tenant;

@@ -137,6 +137,14 @@ pub fn refused_problem(refused: Refused, section: &crate::config::StreamSection)
     }
 }
 
+/// The head alone, as HEAD asks for.
+#[must_use]
+pub fn head_only() -> Response {
+    let mut response = Response::new(Body::empty());
+    head(response.headers_mut());
+    response
+}
+
 fn head(headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
