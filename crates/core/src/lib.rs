@@ -11,6 +11,7 @@
 //! - `ingest`: what comes in, accepted or refused
 //! - `hub`: feeds, rings, readers
 
+pub mod auth;
 pub mod clock;
 pub mod cursor;
 pub mod db;
