@@ -132,7 +132,8 @@ fn generate(alg: Alg) -> anyhow::Result<(String, Jwk)> {
             (der.as_ref().to_vec(), Algorithm::ES256)
         }
         Alg::EdDsa => {
-            let der = Ed25519KeyPair::generate_pkcs8(&random).map_err(|_| failed("an Ed25519"))?;
+            let der =
+                Ed25519KeyPair::generate_pkcs8v1(&random).map_err(|_| failed("an Ed25519"))?;
             (der.as_ref().to_vec(), Algorithm::EdDSA)
         }
         Alg::Rs256 => {

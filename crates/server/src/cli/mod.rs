@@ -309,6 +309,6 @@ mod tests {
             set: vec!["stream.idle".into()],
             ..ConfigArgs::default()
         };
-        assert_eq!(args.sources().unwrap_err().code, 2);
+        assert!(args.sources().is_err_and(|failure| failure.code == 2));
     }
 }

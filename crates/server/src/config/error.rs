@@ -65,7 +65,7 @@ pub(crate) enum ConfigError {
         hint: String,
     },
     /// A value that its setting does not take.
-    #[error("setting {key} = {value} ({place}): allowed: {allowed}")]
+    #[error("setting {key} = {value} ({place}): {reason}")]
     Value {
         /// The key.
         key: String,
@@ -73,8 +73,8 @@ pub(crate) enum ConfigError {
         value: String,
         /// Where it stands.
         place: Source,
-        /// What the setting takes, or what is wrong.
-        allowed: String,
+        /// What is wrong, or what the setting takes.
+        reason: String,
     },
     /// A setting of a feature that is not built.
     #[error("setting {key} ({place}): {reason}")]

@@ -50,6 +50,8 @@ pub(super) fn settle(sources: &Sources) -> Result<Settled, ConfigErrors> {
             Standing::Waits(why) => {
                 warnings.push(format!("setting {key} ({place}) has no effect: {why}"));
             }
+            // A wrong value has been said already.
+            Standing::Refused(_) if resolved.value.is_none() => {}
             Standing::Refused(reason) => errors.push(ConfigError::Refused {
                 key: key.clone(),
                 place: place.clone(),
@@ -92,12 +94,12 @@ fn resolve(
 fn read(setting: &Setting, given: &Given, errors: &mut Vec<ConfigError>) -> Option<Value> {
     match setting.kind.read(&given.input) {
         Ok(value) => Some(value),
-        Err(allowed) => {
+        Err(reason) => {
             errors.push(ConfigError::Value {
                 key: setting.key.clone(),
                 value: setting.kind.show(&given.input),
                 place: given.source.clone(),
-                allowed,
+                reason,
             });
             None
         }

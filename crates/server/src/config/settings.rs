@@ -181,16 +181,16 @@ fn auth() -> Vec<Setting> {
         with("auth.query_token", Kind::Choice(&["off", "compat", "streams"]), "off", "Where `?token=` is accepted: nowhere, on the paths whose existing clients have no other way, or on all streams."),
         off("auth.default_tenant", Kind::Tenant, "Tenant of tokens that name none; without it they are refused with 403."),
         with("auth.leeway", Kind::Span(S, H, true), "30s", "How far clocks may differ when `exp` and `nbf` are checked, at connect and on open streams.").aliases(&["OIDC_CLOCK_SKEW_SECONDS"]),
-        with("auth.claims.subject", Kind::Claims, "sub", "Where a token names its subject; of several paths the first that is there counts."),
-        with("auth.claims.tenant", Kind::Claims, "tenant_id,company_id", "Where a token names its tenant."),
-        with("auth.claims.roles", Kind::Claims, "roles,role,realm_access.roles,resource_access.<audience>.roles", "Where a token names its roles; `<audience>` stands for the audience."),
-        with("auth.claims.scopes", Kind::Claims, "scope,scopes", "Where a token names its scopes."),
-        with("auth.claims.patient_ids", Kind::Claims, "patient_ids", "Where a token names the patients that its subject may see."),
         with("auth.issuer_tenants", Kind::Names, "{}", "Issuer to tenant, for tokens that name no tenant."),
         with("auth.directory", Kind::Lists, "{}", "Subject to roles, for tokens that name no role."),
         off("auth.role_scopes", Kind::Lists, "Role to scopes, for tokens that name no scope; replaces the built-in table."),
         with("auth.jwks_refresh", Kind::Span(S, 7 * D, false), "5m", "How long fetched keys are used before they are fetched again."),
         with("auth.jwks_floor", Kind::Span(S, D, false), "60s", "Shortest time between two fetches that an unknown `kid` causes."),
+        with("auth.claims.subject", Kind::Claims, "sub", "Where a token names its subject; of several paths the first that is there counts."),
+        with("auth.claims.tenant", Kind::Claims, "tenant_id,company_id", "Where a token names its tenant."),
+        with("auth.claims.roles", Kind::Claims, "roles,role,realm_access.roles,resource_access.<audience>.roles", "Where a token names its roles; `<audience>` stands for the audience."),
+        with("auth.claims.scopes", Kind::Claims, "scope,scopes", "Where a token names its scopes."),
+        with("auth.claims.patient_ids", Kind::Claims, "patient_ids", "Where a token names the patients that its subject may see."),
     ]
 }
 

@@ -20,8 +20,8 @@ pub(crate) const URL: &str = "TIDINGS_URL";
 /// The token of client commands where `--token` is not given.
 pub(crate) const TOKEN: &str = "TIDINGS_TOKEN";
 
-/// What settings are read from.
-#[derive(Debug, Clone, Default)]
+/// What settings are read from. It holds secrets as they were written: it has no `Debug`.
+#[derive(Clone, Default)]
 pub(crate) struct Sources {
     /// What a command sets for itself, weaker than all else: (command, [(key, value)]).
     pub(crate) presets: Option<(&'static str, Vec<(&'static str, String)>)>,
@@ -34,7 +34,7 @@ pub(crate) struct Sources {
 }
 
 /// A setting on the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct FlagValue {
     /// The setting's key.
     pub(crate) key: String,

@@ -15,7 +15,7 @@ const MEMBERS: [&str; 5] = ["pattern", "ephemeral", "max_age", "max_count", "max
 /// Reads the array; an error names the entry (from 1) and its member.
 pub(super) fn read(input: &Input) -> Result<Vec<TopicRule>, String> {
     let Input::Array(entries) = input else {
-        return Err("an array of tables: [[topics]] with a pattern each".to_owned());
+        return Err("allowed: an array of tables, [[topics]], with a pattern each".to_owned());
     };
     let rules = entries.iter().enumerate().map(|(at, entry)| {
         let rule = match entry {

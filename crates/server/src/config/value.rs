@@ -1,12 +1,12 @@
 //! What a setting can hold: kinds, how each is read from TOML or from text, and how it is shown.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value as Json, json};
 use tidings_core::retention::TopicRule;
 use tidings_core::tenant::Tenant;
@@ -79,7 +79,7 @@ pub(super) enum Kind {
 }
 
 /// A value that its setting's kind took.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Value {
     Text(String),
     Secret(SecretString),
@@ -104,8 +104,14 @@ impl Input {
             Self::Raw(text) | Self::Text(text) => format!("{text:?}"),
             Self::Switch(is_on) => is_on.to_string(),
             Self::Number(number) => number.to_string(),
-            Self::Array(_) => "an array".to_owned(),
-            Self::Table(_) => "a table".to_owned(),
+            Self::Array(items) => {
+                let items: Vec<_> = items.iter().map(Self::show).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Self::Table(members) => {
+                let members = members.iter().map(|(n, v)| format!("{n} = {}", v.show()));
+                format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+            }
             Self::Other(text) => text.clone(),
         };
         match text.char_indices().nth(120) {
@@ -249,19 +255,19 @@ impl Kind {
 
     /// Reads a value; an error says what is wrong with it.
     pub(super) fn read(self, input: &Input) -> Result<Value, String> {
-        let wrong = || self.allowed();
+        let wrong = || self.wrong();
         let text = || input.text().map(str::to_owned).ok_or_else(wrong);
         match self {
             Self::Address => text()?
                 .parse()
                 .map(Value::Address)
-                .map_err(|_| self.allowed()),
+                .map_err(|_| self.wrong()),
             Self::Path => text().map(|text| Value::Path(text.into())),
             Self::Text => text().map(Value::Text),
             Self::Secret => text().map(|text| Value::Secret(text.into())),
             Self::Tenant => Tenant::new(&text()?)
                 .map(Value::Tenant)
-                .map_err(|_| self.allowed()),
+                .map_err(|_| self.wrong()),
             Self::CookieName => check(text()?, is_cookie_name)
                 .map(Value::Text)
                 .ok_or_else(wrong),
@@ -310,29 +316,33 @@ impl Kind {
         input: &Input,
         read: impl Fn(&str) -> Option<String>,
     ) -> Result<Value, String> {
-        let items = input.list().ok_or_else(|| self.allowed())?;
-        let items = items.iter().map(|item| {
-            read(item).ok_or_else(|| format!("{item:?} is wrong; allowed: {}", self.allowed()))
-        });
+        let items = input.list().ok_or_else(|| self.wrong())?;
+        let items = items
+            .iter()
+            .map(|item| read(item).ok_or_else(|| format!("{item:?} is wrong; {}", self.wrong())));
         items.collect::<Result<_, _>>().map(Value::List)
     }
 
     fn read_names(self, input: &Input) -> Result<BTreeMap<String, String>, String> {
-        let members = input.table().ok_or_else(|| self.allowed())?;
+        let members = input.table().ok_or_else(|| self.wrong())?;
         let members = members.into_iter().map(|(name, value)| {
             let value = value.text().map(str::to_owned);
-            value.map(|v| (name, v)).ok_or_else(|| self.allowed())
+            value.map(|v| (name, v)).ok_or_else(|| self.wrong())
         });
         members.collect()
     }
 
     fn read_lists(self, input: &Input) -> Result<BTreeMap<String, Vec<String>>, String> {
-        let members = input.table().ok_or_else(|| self.allowed())?;
+        let members = input.table().ok_or_else(|| self.wrong())?;
         let members = members.into_iter().map(|(name, value)| {
             let value = value.list();
-            value.map(|v| (name, v)).ok_or_else(|| self.allowed())
+            value.map(|v| (name, v)).ok_or_else(|| self.wrong())
         });
         members.collect()
+    }
+
+    fn wrong(self) -> String {
+        format!("allowed: {}", self.allowed())
     }
 
     /// What is allowed, in words.
@@ -370,6 +380,13 @@ impl Kind {
             Self::Lists => "a table of names to lists of texts (in the environment: a JSON object)".to_owned(),
             Self::Topics => "an array of tables with pattern and ephemeral or max_age, max_count, max_bytes (in the environment: a JSON array)".to_owned(),
         }
+    }
+}
+
+impl fmt::Debug for Value {
+    /// As [`Value::show`]: an address may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.show())
     }
 }
 
@@ -417,14 +434,6 @@ impl Value {
             Self::Names(names) => table(names.iter().map(|(n, v)| (n, quote(v)))),
             Self::Lists(lists) => table(lists.iter().map(|(n, v)| (n, list(v)))),
             _ => quote(&self.show()),
-        }
-    }
-
-    /// The secret itself, where it is one.
-    pub(super) fn secret_len(&self) -> Option<usize> {
-        match self {
-            Self::Secret(secret) => Some(secret.expose_secret().len()),
-            _ => None,
         }
     }
 }
