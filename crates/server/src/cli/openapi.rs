@@ -1,0 +1,16 @@
+//! `tidings openapi`: the OpenAPI document that the server serves at `/api/openapi.json`.
+
+use std::process::ExitCode;
+
+use super::{Failure, print};
+
+const DOCUMENT: &str = include_str!("../http/openapi.json");
+
+/// `tidings openapi`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
+    print(DOCUMENT)?;
+    Ok(ExitCode::SUCCESS)
+}
