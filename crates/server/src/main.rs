@@ -1,12 +1,18 @@
 //! tidings: a self-hosted real-time push server.
 //!
+//! - `app`: the composition root
 //! - `cli`: the command line, one file per subcommand
 //! - `config`: settings from a file, the environment, flags
+//! - `http`: all that speaks HTTP
+//! - `transport`: what writes to open connections
 //! - `telemetry`: records, traces, metrics
 
+mod app;
 mod cli;
 mod config;
+mod http;
 mod telemetry;
+mod transport;
 
 use std::process::ExitCode;
 

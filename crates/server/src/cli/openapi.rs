@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Failure, print};
-
-const DOCUMENT: &str = include_str!("../http/openapi.json");
+use crate::http::api::openapi::DOCUMENT;
 
 /// `tidings openapi`.
 #[derive(Debug, clap::Args)]

@@ -38,33 +38,33 @@ const HTTP2_PREFACE: &[u8] = b"PRI";
 
 /// What a handler may know of its connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// The other end.
-    pub remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// Whether the connection is encrypted.
-    pub is_tls: bool,
+    pub(crate) is_tls: bool,
     /// Whether the socket may leave: plain HTTP/1.1.
-    pub is_detachable: bool,
+    pub(crate) is_detachable: bool,
 }
 
 /// A socket that has left hyper, in blocking-free mode.
 #[derive(Debug)]
-pub struct DetachedSocket {
+pub(crate) struct DetachedSocket {
     /// The socket.
-    pub socket: std::net::TcpStream,
+    pub(crate) socket: std::net::TcpStream,
     /// The response head, ready to be written before anything else.
-    pub head: Bytes,
+    pub(crate) head: Bytes,
 }
 
 type Take = Box<dyn FnOnce(DetachedSocket) + Send>;
 
 /// Among a response's extensions: take the socket, the response's body is not wanted.
 #[derive(Clone)]
-pub struct Detached(Arc<Mutex<Option<Take>>>);
+pub(crate) struct Detached(Arc<Mutex<Option<Take>>>);
 
 impl Detached {
     /// Says who takes the socket.
-    pub fn new(take: impl FnOnce(DetachedSocket) + Send + 'static) -> Self {
+    pub(crate) fn new(take: impl FnOnce(DetachedSocket) + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Some(Box::new(take)))))
     }
 }
@@ -77,25 +77,25 @@ impl std::fmt::Debug for Detached {
 
 /// How connections are served.
 #[derive(Debug, Clone)]
-pub struct Serving {
+pub(crate) struct Serving {
     /// Certificates; none for plain TCP.
-    pub certificates: Option<Arc<Certificates>>,
+    pub(crate) certificates: Option<Arc<Certificates>>,
     /// The most bytes of a request's line and headers.
-    pub max_head_bytes: usize,
+    pub(crate) max_head_bytes: usize,
     /// No further connection is accepted once this is cancelled, and idle ones are closed.
-    pub stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// The connections' tasks.
-    pub tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
 }
 
 /// Answers a request.
-pub trait Answer: Clone + Send + Sync + 'static {
+pub(crate) trait Answer: Clone + Send + Sync + 'static {
     /// The response; it never fails.
     fn answer(&self, request: Request<Body>) -> impl Future<Output = Response> + Send;
 }
 
 /// Accepts connections until it is told to stop.
-pub async fn run(listener: TcpListener, serving: Serving, answer: impl Answer) {
+pub(crate) async fn run(listener: TcpListener, serving: Serving, answer: impl Answer) {
     loop {
         let accepted = tokio::select! {
             () = serving.stop.cancelled() => return,
@@ -104,7 +104,9 @@ pub async fn run(listener: TcpListener, serving: Serving, answer: impl Answer) {
         match accepted {
             Ok((socket, remote)) => {
                 let _ = socket.set_nodelay(true);
-                serving.tasks.spawn(connection(socket, remote, serving.clone(), answer.clone()));
+                serving
+                    .tasks
+                    .spawn(connection(socket, remote, serving.clone(), answer.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -118,18 +120,45 @@ async fn connection(socket: TcpStream, remote: SocketAddr, serving: Serving, ans
     match &serving.certificates {
         Some(certificates) => {
             let handshake = certificates.acceptor().accept(socket);
-            let Ok(Ok(socket)) = tokio::time::timeout(FIRST_BYTES, handshake).await else { return };
+            let Ok(Ok(socket)) = tokio::time::timeout(FIRST_BYTES, handshake).await else {
+                return;
+            };
             let is_http2 = socket.get_ref().1.alpn_protocol() == Some(b"h2");
-            let peer = Peer { remote, is_tls: true, is_detachable: false };
-            if is_http2 { http2(socket, peer, serving, answer).await } else { http1(socket, peer, None, serving, answer).await }
+            let peer = Peer {
+                remote,
+                is_tls: true,
+                is_detachable: false,
+            };
+            if is_http2 {
+                http2(socket, peer, serving, answer).await
+            } else {
+                http1(socket, peer, None, serving, answer).await
+            }
         }
         None => {
-            let Ok(Ok(is_http2)) = tokio::time::timeout(FIRST_BYTES, is_http2(&socket)).await else { return };
+            let Ok(Ok(is_http2)) = tokio::time::timeout(FIRST_BYTES, is_http2(&socket)).await
+            else {
+                return;
+            };
             if is_http2 {
-                http2(socket, Peer { remote, is_tls: false, is_detachable: false }, serving, answer).await;
+                http2(
+                    socket,
+                    Peer {
+                        remote,
+                        is_tls: false,
+                        is_detachable: false,
+                    },
+                    serving,
+                    answer,
+                )
+                .await;
             } else {
                 let shared = Shared(Arc::new(Mutex::new(Some(socket))));
-                let peer = Peer { remote, is_tls: false, is_detachable: true };
+                let peer = Peer {
+                    remote,
+                    is_tls: false,
+                    is_detachable: true,
+                };
                 http1(shared.clone(), peer, Some(shared), serving, answer).await;
             }
         }
@@ -166,7 +195,9 @@ where
             let (answer, shared, left) = (answer.clone(), shared.clone(), left.clone());
             async move {
                 let mut response = answer.answer(prepared(request, peer)).await;
-                if let (Some(detached), Some(shared)) = (response.extensions_mut().remove::<Detached>(), shared) {
+                if let (Some(detached), Some(shared)) =
+                    (response.extensions_mut().remove::<Detached>(), shared)
+                {
                     if detach(detached, &shared, &response) {
                         left.notify_one();
                         // The connection's task ends without waiting for this answer.
@@ -229,17 +260,30 @@ fn prepared(request: Request<Incoming>, peer: Peer) -> Request<Body> {
         && request.version() >= Version::HTTP_10
         && request.method() == http::Method::GET
         && !request.headers().contains_key(TRANSFER_ENCODING)
-        && request.headers().get(CONTENT_LENGTH).is_none_or(|length| length == "0");
-    request.extensions_mut().insert(Peer { is_detachable, ..peer });
+        && request
+            .headers()
+            .get(CONTENT_LENGTH)
+            .is_none_or(|length| length == "0");
+    request.extensions_mut().insert(Peer {
+        is_detachable,
+        ..peer
+    });
     request
 }
 
 /// Takes the socket out. False where it has gone already.
 fn detach(detached: Detached, shared: &Shared, response: &Response) -> bool {
-    let Some(take) = detached.0.lock().take() else { return false };
-    let Some(socket) = shared.0.lock().take() else { return true };
+    let Some(take) = detached.0.lock().take() else {
+        return false;
+    };
+    let Some(socket) = shared.0.lock().take() else {
+        return true;
+    };
     match socket.into_std() {
-        Ok(socket) => take(DetachedSocket { socket, head: head(response.status(), response.headers()) }),
+        Ok(socket) => take(DetachedSocket {
+            socket,
+            head: head(response.status(), response.headers()),
+        }),
         Err(error) => tracing::warn!(%error, "a socket could not be taken over"),
     }
     true
@@ -249,10 +293,22 @@ fn detach(detached: Detached, shared: &Shared, response: &Response) -> bool {
 fn head(status: StatusCode, headers: &HeaderMap) -> Bytes {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(format!("HTTP/1.1 {status}\r\n").as_bytes());
-    let date = HeaderValue::from_str(&httpdate::fmt_http_date(std::time::UNIX_EPOCH + since_epoch())).ok();
-    let added = [(CONNECTION, Some(HeaderValue::from_static("close"))), (DATE, date)];
-    let own = headers.iter().filter(|(name, _)| ![CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING].contains(name));
-    for (name, value) in own.chain(added.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)))) {
+    let date = HeaderValue::from_str(&httpdate::fmt_http_date(
+        std::time::UNIX_EPOCH + since_epoch(),
+    ))
+    .ok();
+    let added = [
+        (CONNECTION, Some(HeaderValue::from_static("close"))),
+        (DATE, date),
+    ];
+    let own = headers
+        .iter()
+        .filter(|(name, _)| ![CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING].contains(name));
+    for (name, value) in own.chain(
+        added
+            .iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?))),
+    ) {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
@@ -281,13 +337,21 @@ impl Shared {
 }
 
 impl AsyncRead for Shared {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         self.with(|socket| socket.poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Shared {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         self.with(|socket| socket.poll_write(cx, buf))
     }
 

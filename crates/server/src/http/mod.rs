@@ -9,12 +9,12 @@
 //! - `routes`: every route, on one page
 //! - `api`: a file per resource
 
-pub mod accept;
-pub mod api;
-pub mod body;
-pub mod cors;
-pub mod credential;
-pub mod entry;
-pub mod problem;
-pub mod routes;
-pub mod tls;
+pub(crate) mod accept;
+pub(crate) mod api;
+pub(crate) mod body;
+pub(crate) mod cors;
+pub(crate) mod credential;
+pub(crate) mod entry;
+pub(crate) mod problem;
+pub(crate) mod routes;
+pub(crate) mod tls;

@@ -16,35 +16,35 @@ macro_rules! problems {
     ($($name:ident = $status:ident, $slug:literal, $title:literal, $meaning:literal;)*) => {
         /// What went wrong, by kind. Each has a stable `type` under `/problems/`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Kind {
+        pub(crate) enum Kind {
             $(#[doc = $meaning] $name,)*
         }
 
         impl Kind {
             /// Every kind.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The last segment of its `type`.
             #[must_use]
-            pub fn slug(self) -> &'static str {
+            pub(crate) fn slug(self) -> &'static str {
                 match self { $(Self::$name => $slug,)* }
             }
 
             /// Its status.
             #[must_use]
-            pub fn status(self) -> StatusCode {
+            pub(crate) fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
 
             /// What it is called.
             #[must_use]
-            pub fn title(self) -> &'static str {
+            pub(crate) fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
 
             /// What it means, for its page.
             #[must_use]
-            pub fn meaning(self) -> &'static str {
+            pub(crate) fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
             }
         }
@@ -86,16 +86,16 @@ problems! {
 
 /// One more fault of the same request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldError {
+pub(crate) struct FieldError {
     /// The path inside the item.
-    pub field: String,
+    pub(crate) field: String,
     /// What is wrong with it.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// An error, on its way to the client.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub(crate) struct Problem {
     kind: Kind,
     detail: String,
     field: Option<String>,
@@ -104,7 +104,7 @@ pub struct Problem {
     retry_after: Option<Duration>,
     allow: Option<String>,
     /// Set by the middleware, which knows it.
-    pub correlation_id: Option<String>,
+    pub(crate) correlation_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -126,7 +126,7 @@ struct Document<'a> {
 impl Problem {
     /// A problem with a text for a person.
     #[must_use]
-    pub fn new(kind: Kind, detail: &str) -> Self {
+    pub(crate) fn new(kind: Kind, detail: &str) -> Self {
         Self {
             kind,
             detail: detail.to_owned(),
@@ -141,77 +141,93 @@ impl Problem {
 
     /// Names the field at fault.
     #[must_use]
-    pub fn at(mut self, field: &str) -> Self {
+    pub(crate) fn at(mut self, field: &str) -> Self {
         self.field = Some(field.to_owned());
         self
     }
 
     /// The body cannot be read.
     #[must_use]
-    pub fn malformed(detail: &str) -> Self {
+    pub(crate) fn malformed(detail: &str) -> Self {
         Self::new(Kind::Malformed, detail)
     }
 
     /// A query parameter or header is wrong.
     #[must_use]
-    pub fn bad_request(field: &str, detail: &str) -> Self {
+    pub(crate) fn bad_request(field: &str, detail: &str) -> Self {
         Self::new(Kind::BadParameter, detail).at(field)
     }
 
     /// The policy says no.
     #[must_use]
-    pub fn forbidden(field: &str, detail: &str) -> Self {
+    pub(crate) fn forbidden(field: &str, detail: &str) -> Self {
         Self::new(Kind::Forbidden, detail).at(field)
     }
 
     /// Not in this tenant.
     #[must_use]
-    pub fn not_found(detail: &str) -> Self {
+    pub(crate) fn not_found(detail: &str) -> Self {
         Self::new(Kind::NotFound, detail)
     }
 
     /// A member is wrong.
     #[must_use]
-    pub fn invalid(field: &str, detail: &str) -> Self {
+    pub(crate) fn invalid(field: &str, detail: &str) -> Self {
         Self::new(Kind::Invalid, detail).at(field)
     }
 
     /// Come back later.
     #[must_use]
-    pub fn unavailable(detail: &str, retry: Duration) -> Self {
-        Self { retry_after: Some(retry), ..Self::new(Kind::Unavailable, detail) }
+    pub(crate) fn unavailable(detail: &str, retry: Duration) -> Self {
+        Self {
+            retry_after: Some(retry),
+            ..Self::new(Kind::Unavailable, detail)
+        }
     }
 
     /// Too many of this user's.
     #[must_use]
-    pub fn too_many(detail: &str, retry: Duration) -> Self {
-        Self { retry_after: Some(retry), ..Self::new(Kind::TooMany, detail) }
+    pub(crate) fn too_many(detail: &str, retry: Duration) -> Self {
+        Self {
+            retry_after: Some(retry),
+            ..Self::new(Kind::TooMany, detail)
+        }
     }
 
     /// The body or a part of it is over a limit.
     #[must_use]
-    pub fn too_large(detail: &str) -> Self {
+    pub(crate) fn too_large(detail: &str) -> Self {
         Self::new(Kind::TooLarge, detail)
     }
 
     /// A path that takes other methods.
     #[must_use]
-    pub fn method_not_allowed(allow: &[Method]) -> Self {
-        let allow = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    pub(crate) fn method_not_allowed(allow: &[Method]) -> Self {
+        let allow = allow
+            .iter()
+            .map(Method::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
         let detail = format!("this path takes {allow}");
-        Self { allow: Some(allow), ..Self::new(Kind::MethodNotAllowed, &detail) }
+        Self {
+            allow: Some(allow),
+            ..Self::new(Kind::MethodNotAllowed, &detail)
+        }
     }
 
     /// A fault of ours: the text goes to the log, not to the client.
     #[must_use]
-    pub fn internal(why: &str) -> Self {
+    pub(crate) fn internal(why: &str) -> Self {
         tracing::error!(error = why, "internal error");
-        Self::new(Kind::Internal, "a fault of the server; the correlation id finds it in the log")
+        Self::new(
+            Kind::Internal,
+            "a fault of the server; the correlation id finds it in the log",
+        )
     }
 
     /// Its kind.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
@@ -242,7 +258,10 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.kind.status();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(retry) = self.retry_after {
             let secs = retry.as_secs() + u64::from(retry.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(secs.max(1)));
@@ -250,7 +269,11 @@ impl IntoResponse for Problem {
         if self.kind == Kind::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+        if let Some(allow) = self
+            .allow
+            .as_deref()
+            .and_then(|allow| HeaderValue::from_str(allow).ok())
+        {
             headers.insert(ALLOW, allow);
         }
         response.extensions_mut().insert(self);
@@ -263,7 +286,10 @@ impl From<&DbError> for Problem {
         match e {
             DbError::Unavailable(_) | DbError::Full(_) => {
                 tracing::warn!(error = %e, "the database did not answer");
-                Self::unavailable("the server's database does not answer", Duration::from_secs(2))
+                Self::unavailable(
+                    "the server's database does not answer",
+                    Duration::from_secs(2),
+                )
             }
             DbError::Conflict(_) | DbError::Fault(_) => Self::internal(&e.to_string()),
         }
@@ -278,21 +304,23 @@ impl From<&PublishError> for Problem {
                 tracing::warn!(error = %why, "events could not be stored");
                 Self::unavailable("the log cannot store events now", Duration::from_secs(2))
             }
-            PublishError::KeyReused => Self::new(Kind::KeyReused, &e.to_string()).at("Idempotency-Key"),
-            PublishError::IdConflict { index } => {
-                Self { index: Some(*index), ..Self::new(Kind::Conflict, &e.to_string()).at("id") }
+            PublishError::KeyReused => {
+                Self::new(Kind::KeyReused, &e.to_string()).at("Idempotency-Key")
             }
+            PublishError::IdConflict { index } => Self {
+                index: Some(*index),
+                ..Self::new(Kind::Conflict, &e.to_string()).at("id")
+            },
         }
     }
 }
 
-impl<E> From<&WriteError<E>> for Problem
-where
-    for<'a> Self: From<&'a E>,
-{
-    fn from(e: &WriteError<E>) -> Self {
+impl From<&WriteError<DbError>> for Problem {
+    fn from(e: &WriteError<DbError>) -> Self {
         match e {
-            WriteError::Full => Self::unavailable("too many writes wait; try again", Duration::from_secs(1)),
+            WriteError::Full => {
+                Self::unavailable("too many writes wait; try again", Duration::from_secs(1))
+            }
             WriteError::Unavailable(why) => {
                 tracing::warn!(error = %why, "a change could not be stored");
                 Self::unavailable("the log cannot store now", Duration::from_secs(2))
@@ -324,8 +352,17 @@ impl From<Invalid> for Problem {
             Class::Invalid => Kind::Invalid,
             Class::TooLarge => Kind::TooLarge,
         };
-        let errors = invalid.errors.into_iter().map(|(field, detail)| FieldError { field, detail }).collect();
-        Self { field: invalid.field, index: invalid.index, errors, ..Self::new(kind, &invalid.detail) }
+        let errors = invalid
+            .errors
+            .into_iter()
+            .map(|(field, detail)| FieldError { field, detail })
+            .collect();
+        Self {
+            field: invalid.field,
+            index: invalid.index,
+            errors,
+            ..Self::new(kind, &invalid.detail)
+        }
     }
 }
 
@@ -343,8 +380,13 @@ mod tests {
 
     #[test]
     fn a_document_names_the_field() {
-        let document = serde_json::to_value(Problem::bad_request("wait", "a whole number from 0 to 60")).unwrap();
+        let document =
+            serde_json::to_value(Problem::bad_request("wait", "a whole number from 0 to 60"))
+                .unwrap();
         assert_eq!(document["type"], "/problems/bad-parameter");
-        assert_eq!((&document["status"], &document["field"]), (&400.into(), &"wait".into()));
+        assert_eq!(
+            (&document["status"], &document["field"]),
+            (&400.into(), &"wait".into())
+        );
     }
 }

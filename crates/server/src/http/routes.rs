@@ -8,17 +8,20 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::api::{connections, dead_letters, events, health, metrics, openapi, page, problems, revocations, status, streams, tickets};
+use super::api::{
+    connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
+    status, streams, tickets,
+};
 use super::entry::nothing_here;
 use super::problem::Problem;
 use crate::app::App;
 
 /// One path and what it does, by method.
-pub struct Route {
+pub(crate) struct Route {
     /// The path, with `{names}`.
-    pub path: &'static str,
+    pub(crate) path: &'static str,
     /// Its methods.
-    pub methods: Vec<Method>,
+    pub(crate) methods: Vec<Method>,
     router: MethodRouter<App>,
 }
 
@@ -29,7 +32,11 @@ impl std::fmt::Debug for Route {
 }
 
 fn at(path: &'static str) -> Route {
-    Route { path, methods: Vec::new(), router: MethodRouter::new() }
+    Route {
+        path,
+        methods: Vec::new(),
+        router: MethodRouter::new(),
+    }
 }
 
 impl Route {
@@ -60,9 +67,11 @@ impl Route {
 
 /// The page.
 #[must_use]
-pub fn routes() -> Vec<Route> {
+pub(crate) fn routes() -> Vec<Route> {
     vec![
-        at("/api/v1/events").post(events::publish).get(events::history),
+        at("/api/v1/events")
+            .post(events::publish)
+            .get(events::history),
         at("/api/v1/stream").get(streams::sse),
         at("/api/v1/ws").get(streams::websocket),
         at("/api/v1/poll").get(streams::poll),
@@ -70,9 +79,13 @@ pub fn routes() -> Vec<Route> {
         at("/api/v1/connections").get(connections::list),
         at("/api/v1/connections/{id}").delete(connections::close),
         at("/api/v1/connections/{id}/token").post(connections::refresh),
-        at("/api/v1/admin/revocations").post(revocations::revoke).get(revocations::list),
+        at("/api/v1/admin/revocations")
+            .post(revocations::revoke)
+            .get(revocations::list),
         at("/api/v1/admin/revocations/{id}").delete(revocations::undo),
-        at("/api/v1/dead-letters").get(dead_letters::list).post(dead_letters::set_aside),
+        at("/api/v1/dead-letters")
+            .get(dead_letters::list)
+            .post(dead_letters::set_aside),
         at("/api/v1/dead-letters/{id}/retry").post(dead_letters::retry),
         at("/api/v1/status").get(status::get),
         at("/api/openapi.json").get(openapi::get),
@@ -90,7 +103,7 @@ pub fn routes() -> Vec<Route> {
 }
 
 /// The routes as axum wants them, each also answering OPTIONS, and 405 with `Allow` to the rest.
-pub fn router(app: App) -> Router {
+pub(crate) fn router(app: App) -> Router {
     let mut router = Router::new();
     for route in routes() {
         let mut allow = route.methods.clone();
@@ -98,10 +111,18 @@ pub fn router(app: App) -> Router {
             allow.push(Method::HEAD);
         }
         allow.push(Method::OPTIONS);
-        router = router.route(route.path, route.router.fallback(move |request: Request| async move { otherwise(&request, &allow) }));
+        router = router.route(
+            route.path,
+            route
+                .router
+                .fallback(move |request: Request| async move { otherwise(&request, &allow) }),
+        );
     }
     if app.is_clock_manual() {
-        router = router.route("/test/clock", on(MethodFilter::POST, super::api::test_clock::advance));
+        router = router.route(
+            "/test/clock",
+            on(MethodFilter::POST, super::api::test_clock::advance),
+        );
     }
     router.fallback(nothing_here).with_state(app)
 }
@@ -110,7 +131,11 @@ fn otherwise(request: &Request, allow: &[Method]) -> Response {
     if request.method() != Method::OPTIONS {
         return Problem::method_not_allowed(allow).into_response();
     }
-    let text = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let text = allow
+        .iter()
+        .map(Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Ok(value) = HeaderValue::from_str(&text) {
         response.headers_mut().insert(ALLOW, value);
@@ -130,7 +155,12 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(openapi::DOCUMENT).unwrap();
         let mut described = BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
-            for method in item.as_object().unwrap().keys().filter(|k| ["get", "post", "put", "patch", "delete"].contains(&k.as_str())) {
+            for method in item
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|k| ["get", "post", "put", "patch", "delete"].contains(&k.as_str()))
+            {
                 described.insert((path.clone(), method.to_uppercase()));
             }
         }
@@ -138,7 +168,12 @@ mod tests {
         let routed: BTreeSet<_> = routes()
             .iter()
             .filter(|r| !files.contains(&r.path))
-            .flat_map(|r| r.methods.iter().map(|m| (r.path.to_owned(), m.to_string())).collect::<Vec<_>>())
+            .flat_map(|r| {
+                r.methods
+                    .iter()
+                    .map(|m| (r.path.to_owned(), m.to_string()))
+                    .collect::<Vec<_>>()
+            })
             .collect();
         assert_eq!(described, routed);
     }

@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// A file cannot be read as PEM.
     #[error("{}: {why}", .file.display())]
     File {
@@ -41,7 +41,7 @@ impl ResolvesServerCert for Current {
 }
 
 /// The server's certificate chain and key.
-pub struct Certificates {
+pub(crate) struct Certificates {
     cert: PathBuf,
     key: PathBuf,
     current: Arc<Current>,
@@ -51,22 +51,31 @@ pub struct Certificates {
 
 impl std::fmt::Debug for Certificates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificates").field("cert", &self.cert).finish_non_exhaustive()
+        f.debug_struct("Certificates")
+            .field("cert", &self.cert)
+            .finish_non_exhaustive()
     }
 }
 
 impl Certificates {
     /// Reads the files.
-    pub fn open(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+    pub(crate) fn open(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let read = modified(cert, key);
         let current = Arc::new(Current(ArcSwap::from_pointee(load(cert, key)?)));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(current.clone());
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .with_no_client_auth()
+                .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { cert: cert.into(), key: key.into(), current, acceptor, read: Mutex::new(read) })
+        Ok(Self {
+            cert: cert.into(),
+            key: key.into(),
+            current,
+            acceptor,
+            read: Mutex::new(read),
+        })
     }
 
     pub(super) fn acceptor(&self) -> &TlsAcceptor {
@@ -74,7 +83,7 @@ impl Certificates {
     }
 
     /// Reads the files again if they have changed. What cannot be read leaves the running certificate in place.
-    pub fn refresh(&self) {
+    pub(crate) fn refresh(&self) {
         let now = modified(&self.cert, &self.key);
         if std::mem::replace(&mut *self.read.lock(), now) == now {
             return;
@@ -84,7 +93,9 @@ impl Certificates {
                 self.current.0.store(Arc::new(key));
                 tracing::info!(file = %self.cert.display(), "the certificate was read again");
             }
-            Err(error) => tracing::error!(%error, "the new certificate cannot be used; the running one stays"),
+            Err(error) => {
+                tracing::error!(%error, "the new certificate cannot be used; the running one stays")
+            }
         }
     }
 }
@@ -94,7 +105,10 @@ fn modified(cert: &Path, key: &Path) -> [Option<SystemTime>; 2] {
 }
 
 fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
-    let failed = |file: &Path, e: rustls_pki_types::pem::Error| TlsError::File { file: file.into(), why: e.to_string() };
+    let failed = |file: &Path, e: rustls_pki_types::pem::Error| TlsError::File {
+        file: file.into(),
+        why: e.to_string(),
+    };
     let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
         .map_err(|e| failed(cert, e))?
         .collect::<Result<_, _>>()

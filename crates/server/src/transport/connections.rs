@@ -28,7 +28,7 @@ use crate::config::StreamSection;
 /// How events reach the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Transport {
+pub(crate) enum Transport {
     /// Server-Sent Events.
     Sse,
     /// WebSocket.
@@ -40,7 +40,7 @@ pub enum Transport {
 impl Transport {
     /// The word in metrics and in the API.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Sse => "sse",
             Self::Websocket => "websocket",
@@ -51,7 +51,7 @@ impl Transport {
 
 /// Which limit a connection would be over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// The node's: 503.
     Node(usize),
     /// The tenant's: 503.
@@ -63,7 +63,7 @@ pub enum Refused {
 impl Refused {
     /// The word in metrics.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Node(_) => "node_limit",
             Self::Tenant(_) => "tenant_limit",
@@ -74,7 +74,7 @@ impl Refused {
 
 /// What a connection is told to do by somebody else.
 #[derive(Debug, Clone)]
-pub enum Order {
+pub(crate) enum Order {
     /// End, with a last frame that says why.
     Close(Reason),
     /// Go on with what the policy still allows.
@@ -88,23 +88,28 @@ pub enum Order {
 
 /// What a principal may read of what was asked for.
 #[derive(Debug, Clone)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// The patterns that can lead to something.
-    pub patterns: Patterns,
+    pub(crate) patterns: Patterns,
     /// What may be seen of them.
-    pub rights: Rights,
+    pub(crate) rights: Rights,
     /// Equal for equal scopes.
     class: Option<Arc<str>>,
 }
 
 /// An exact topic that the policy forbids, or a pattern none of whose topics it can allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forbidden(pub Vec<Pattern>);
+pub(crate) struct Forbidden(pub Vec<Pattern>);
 
 impl Scope {
     /// Asks the policies. What is forbidden comes beside what is left.
     #[must_use]
-    pub fn of(policies: &Arc<Policies>, version: u64, principal: &Arc<Principal>, asked: &Patterns) -> (Self, Vec<Pattern>) {
+    pub(crate) fn of(
+        policies: &Arc<Policies>,
+        version: u64,
+        principal: &Arc<Principal>,
+        asked: &Patterns,
+    ) -> (Self, Vec<Pattern>) {
         let (mut allowed, mut lost, mut is_exact) = (Vec::new(), Vec::new(), true);
         for pattern in asked.as_slice() {
             let may = match pattern.as_topic() {
@@ -114,19 +119,41 @@ impl Scope {
                     policies.may_allow(principal, Action::Subscribe, pattern)
                 }
             };
-            if may { allowed.push(pattern.clone()) } else { lost.push(pattern.clone()) }
+            if may {
+                allowed.push(pattern.clone())
+            } else {
+                lost.push(pattern.clone())
+            }
         }
         let patterns = Patterns::new(allowed);
         if is_exact {
-            return (Self { patterns, rights: Rights::All, class: None }, lost);
+            return (
+                Self {
+                    patterns,
+                    rights: Rights::All,
+                    class: None,
+                },
+                lost,
+            );
         }
         let class: Arc<str> = format!("{version}:{:?}", policies.class(principal)).into();
         let (policies, principal) = (policies.clone(), principal.clone());
         let admits = Arc::new(move |topic: &str| {
-            tidings_core::topic::Topic::new(topic).is_ok_and(|topic| policies.allows(&principal, Action::Subscribe, &topic))
+            tidings_core::topic::Topic::new(topic)
+                .is_ok_and(|topic| policies.allows(&principal, Action::Subscribe, &topic))
         });
-        let rights = Rights::Filtered { class: class.clone(), admits };
-        (Self { patterns, rights, class: Some(class) }, lost)
+        let rights = Rights::Filtered {
+            class: class.clone(),
+            admits,
+        };
+        (
+            Self {
+                patterns,
+                rights,
+                class: Some(class),
+            },
+            lost,
+        )
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -135,7 +162,7 @@ impl Scope {
 }
 
 /// How a connection's driver is woken when there is an order for it.
-pub type Wake = Box<dyn Fn() + Send + Sync>;
+pub(crate) type Wake = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Debug)]
 struct State {
@@ -147,17 +174,17 @@ struct State {
 }
 
 /// One open connection.
-pub struct Connection {
+pub(crate) struct Connection {
     /// Its id.
-    pub id: Uuid,
+    pub(crate) id: Uuid,
     /// How events reach it.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// Its kind of stream, as `native`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The tenant's log.
-    pub log: Arc<TenantLog>,
+    pub(crate) log: Arc<TenantLog>,
     /// When it was opened.
-    pub connected_at: Timestamp,
+    pub(crate) connected_at: Timestamp,
     remote: SocketAddr,
     user_agent: Option<Box<str>>,
     subject: Arc<str>,
@@ -169,46 +196,49 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("id", &self.id).field("transport", &self.transport).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
     }
 }
 
 impl Connection {
     /// The orders that have come since the last call.
     #[must_use]
-    pub fn take_orders(&self) -> Vec<Order> {
+    pub(crate) fn take_orders(&self) -> Vec<Order> {
         std::mem::take(&mut self.state.lock().orders)
     }
 
     /// Waits until there is an order, for a driver that is a task.
-    pub async fn ordered(&self) {
+    pub(crate) async fn ordered(&self) {
         self.notify.notified().await;
     }
 
     /// Says how a driver that is no task is woken.
-    pub fn on_wake(&self, wake: Wake) {
+    pub(crate) fn on_wake(&self, wake: Wake) {
         *self.wake.lock() = Some(wake);
     }
 
     /// Notes where the client stands, for the list.
-    pub fn set_seq(&self, seq: Seq) {
+    pub(crate) fn set_seq(&self, seq: Seq) {
         self.seq.store(seq, Ordering::Relaxed);
     }
 
     /// Who it belongs to.
     #[must_use]
-    pub fn principal(&self) -> Arc<Principal> {
+    pub(crate) fn principal(&self) -> Arc<Principal> {
         self.state.lock().principal.clone()
     }
 
     /// What it asked for.
     #[must_use]
-    pub fn asked(&self) -> Patterns {
+    pub(crate) fn asked(&self) -> Patterns {
         self.state.lock().asked.clone()
     }
 
     /// It asks for something else now (WebSocket `subscribe` and `unsubscribe`).
-    pub fn set_scope(&self, asked: Patterns, scope: Scope) {
+    pub(crate) fn set_scope(&self, asked: Patterns, scope: Scope) {
         let mut state = self.state.lock();
         state.asked = asked;
         state.scope = scope;
@@ -225,29 +255,29 @@ impl Connection {
 
 /// A connection as the API lists it.
 #[derive(Debug, Serialize)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     /// Its id.
-    pub connection_id: String,
+    pub(crate) connection_id: String,
     /// `sse`, `websocket` or `long_poll`.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// Its kind of stream.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// Who.
-    pub subject: String,
+    pub(crate) subject: String,
     /// What it asked for.
-    pub topics: Vec<String>,
+    pub(crate) topics: Vec<String>,
     /// Where it stands.
-    pub cursor: String,
+    pub(crate) cursor: String,
     /// How many places of the log it has not seen.
-    pub behind: u64,
+    pub(crate) behind: u64,
     /// Since when.
-    pub connected_at: String,
+    pub(crate) connected_at: String,
     /// When its credential ends.
-    pub expires_at: String,
+    pub(crate) expires_at: String,
     /// From where.
-    pub remote: String,
+    pub(crate) remote: String,
     /// With what.
-    pub user_agent: Option<String>,
+    pub(crate) user_agent: Option<String>,
 }
 
 #[derive(Default)]
@@ -270,7 +300,7 @@ struct Shared {
 
 /// All open connections of this node. Cheap to clone.
 #[derive(Clone)]
-pub struct Connections(Arc<Shared>);
+pub(crate) struct Connections(Arc<Shared>);
 
 impl std::fmt::Debug for Connections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -280,64 +310,94 @@ impl std::fmt::Debug for Connections {
 
 /// What a connection is admitted for.
 #[derive(Debug)]
-pub struct Application {
+pub(crate) struct Application {
     /// How events reach it.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// Its kind of stream.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The tenant's log.
-    pub log: Arc<TenantLog>,
+    pub(crate) log: Arc<TenantLog>,
     /// Who.
-    pub principal: Arc<Principal>,
+    pub(crate) principal: Arc<Principal>,
     /// What is asked for.
-    pub asked: Patterns,
+    pub(crate) asked: Patterns,
     /// What of it is allowed.
-    pub scope: Scope,
+    pub(crate) scope: Scope,
     /// From where.
-    pub remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// With what.
-    pub user_agent: Option<Box<str>>,
+    pub(crate) user_agent: Option<Box<str>>,
 }
 
 /// Holds a connection's place; dropping it frees all that it held, exactly once.
 #[derive(Debug)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     connections: Connections,
     /// The connection.
-    pub connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
 }
 
 impl Connections {
     /// No connections yet. `leeway` is how long after its token's end a connection may stay.
     #[must_use]
-    pub fn new(clock: Clock, leeway: Duration, policies: PolicyStore, revocations: Revocations) -> Self {
-        let shared = Shared { clock, leeway, policies, revocations, table: Mutex::default(), counts: Default::default() };
+    pub(crate) fn new(
+        clock: Clock,
+        leeway: Duration,
+        policies: PolicyStore,
+        revocations: Revocations,
+    ) -> Self {
+        let shared = Shared {
+            clock,
+            leeway,
+            policies,
+            revocations,
+            table: Mutex::default(),
+            counts: Default::default(),
+        };
         Self(Arc::new(shared))
     }
 
     /// Asks today's policies what a principal may read of what it asks for.
     #[must_use]
-    pub fn scope(&self, principal: &Arc<Principal>, asked: &Patterns) -> (Scope, Vec<Pattern>) {
+    pub(crate) fn scope(
+        &self,
+        principal: &Arc<Principal>,
+        asked: &Patterns,
+    ) -> (Scope, Vec<Pattern>) {
         let version = *self.0.policies.changes().borrow();
         Scope::of(&self.0.policies.current(), version, principal, asked)
     }
 
     /// Takes a connection in, unless a limit stands against it.
-    pub fn admit(&self, limits: &StreamSection, by: Application) -> Result<Admitted, Refused> {
+    pub(crate) fn admit(
+        &self,
+        limits: &StreamSection,
+        by: Application,
+    ) -> Result<Admitted, Refused> {
         let user = (by.principal.tenant.clone(), by.principal.subject.clone());
         let mut table = self.0.table.lock();
         let count = |limit: usize, held: usize| limit > 0 && held >= limit;
-        let refused = if count(limits.max_connections, table.per_kind.get(by.kind).copied().unwrap_or(0)) {
+        let refused = if count(
+            limits.max_connections,
+            table.per_kind.get(by.kind).copied().unwrap_or(0),
+        ) {
             Some(Refused::Node(limits.max_connections))
-        } else if count(limits.max_connections_per_tenant, table.per_tenant.get(&user.0).copied().unwrap_or(0)) {
+        } else if count(
+            limits.max_connections_per_tenant,
+            table.per_tenant.get(&user.0).copied().unwrap_or(0),
+        ) {
             Some(Refused::Tenant(limits.max_connections_per_tenant))
-        } else if count(limits.max_connections_per_user, table.per_user.get(&user).copied().unwrap_or(0)) {
+        } else if count(
+            limits.max_connections_per_user,
+            table.per_user.get(&user).copied().unwrap_or(0),
+        ) {
             Some(Refused::User(limits.max_connections_per_user))
         } else {
             None
         };
         if let Some(refused) = refused {
-            metrics::counter!("tidings_refused_connections_total", "reason" => refused.as_str()).increment(1);
+            metrics::counter!("tidings_refused_connections_total", "reason" => refused.as_str())
+                .increment(1);
             return Err(refused);
         }
         let connection = Arc::new(Connection {
@@ -350,19 +410,30 @@ impl Connections {
             remote: by.remote,
             user_agent: by.user_agent,
             subject: by.principal.subject.clone(),
-            state: Mutex::new(State { principal: by.principal, asked: by.asked, scope: by.scope, orders: Vec::new() }),
+            state: Mutex::new(State {
+                principal: by.principal,
+                asked: by.asked,
+                scope: by.scope,
+                orders: Vec::new(),
+            }),
             wake: Mutex::new(None),
             notify: Notify::new(),
         });
         *table.per_kind.entry(by.kind).or_default() += 1;
         *table.per_tenant.entry(user.0.clone()).or_default() += 1;
         *table.per_user.entry(user).or_default() += 1;
-        table.expiries.insert((self.expiry(&connection.principal()), connection.id), connection.clone());
+        table.expiries.insert(
+            (self.expiry(&connection.principal()), connection.id),
+            connection.clone(),
+        );
         table.by_id.insert(connection.id, connection.clone());
         drop(table);
         self.count(by.transport, by.kind, 1);
         // What changed between the decision and now has told everybody but this one.
-        let admitted = Admitted { connections: self.clone(), connection };
+        let admitted = Admitted {
+            connections: self.clone(),
+            connection,
+        };
         self.review(&admitted.connection);
         Ok(admitted)
     }
@@ -389,24 +460,45 @@ impl Connections {
 
     /// All of this node's: SSE, WebSocket, long-poll.
     #[must_use]
-    pub fn counts(&self) -> [usize; 3] {
-        [0, 1, 2].map(|at: usize| self.0.counts.get(at).map_or(0, |n| n.load(Ordering::Relaxed)))
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [0, 1, 2].map(|at: usize| {
+            self.0
+                .counts
+                .get(at)
+                .map_or(0, |n| n.load(Ordering::Relaxed))
+        })
     }
 
     /// One tenant's: SSE, WebSocket, long-poll.
     #[must_use]
-    pub fn counts_of(&self, tenant: &Tenant) -> [usize; 3] {
-        let of = |transport| self.of(tenant).iter().filter(|c| c.transport == transport).count();
-        [of(Transport::Sse), of(Transport::Websocket), of(Transport::LongPoll)]
+    pub(crate) fn counts_of(&self, tenant: &Tenant) -> [usize; 3] {
+        let of = |transport| {
+            self.of(tenant)
+                .iter()
+                .filter(|c| c.transport == transport)
+                .count()
+        };
+        [
+            of(Transport::Sse),
+            of(Transport::Websocket),
+            of(Transport::LongPoll),
+        ]
     }
 
     fn of(&self, tenant: &Tenant) -> Vec<Arc<Connection>> {
-        self.0.table.lock().by_id.values().filter(|c| c.log.tenant == *tenant).cloned().collect()
+        self.0
+            .table
+            .lock()
+            .by_id
+            .values()
+            .filter(|c| c.log.tenant == *tenant)
+            .cloned()
+            .collect()
     }
 
     /// A tenant's connections, the newest first.
     #[must_use]
-    pub fn list(&self, tenant: &Tenant) -> Vec<ConnectionInfo> {
+    pub(crate) fn list(&self, tenant: &Tenant) -> Vec<ConnectionInfo> {
         let mut all = self.of(tenant);
         all.sort_unstable_by_key(|c| (std::cmp::Reverse(c.connected_at), c.id));
         all.iter()
@@ -418,8 +510,17 @@ impl Connections {
                     transport: c.transport,
                     kind: c.kind,
                     subject: c.subject.to_string(),
-                    topics: state.asked.as_slice().iter().map(ToString::to_string).collect(),
-                    cursor: Cursor { epoch: c.log.epoch.clone(), seq }.to_string(),
+                    topics: state
+                        .asked
+                        .as_slice()
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect(),
+                    cursor: Cursor {
+                        epoch: c.log.epoch.clone(),
+                        seq,
+                    }
+                    .to_string(),
                     behind: c.log.head().saturating_sub(seq),
                     connected_at: c.connected_at.to_string(),
                     expires_at: state.principal.expires_at.to_string(),
@@ -432,13 +533,19 @@ impl Connections {
 
     /// One of a tenant's connections.
     #[must_use]
-    pub fn find(&self, tenant: &Tenant, id: Uuid) -> Option<Arc<Connection>> {
-        self.0.table.lock().by_id.get(&id).filter(|c| c.log.tenant == *tenant).cloned()
+    pub(crate) fn find(&self, tenant: &Tenant, id: Uuid) -> Option<Arc<Connection>> {
+        self.0
+            .table
+            .lock()
+            .by_id
+            .get(&id)
+            .filter(|c| c.log.tenant == *tenant)
+            .cloned()
     }
 
     /// Tells a connection to end. False where the tenant has none of that id.
     #[must_use]
-    pub fn close(&self, tenant: &Tenant, id: Uuid, reason: Reason) -> bool {
+    pub(crate) fn close(&self, tenant: &Tenant, id: Uuid, reason: Reason) -> bool {
         let found = self.find(tenant, id);
         if let Some(connection) = &found {
             connection.order(Order::Close(reason));
@@ -448,13 +555,17 @@ impl Connections {
 
     /// Gives a connection another token of the same subject. False where the tenant has none of that id.
     #[must_use]
-    pub fn refresh(&self, tenant: &Tenant, id: Uuid, principal: Arc<Principal>) -> bool {
-        let Some(connection) = self.find(tenant, id) else { return false };
+    pub(crate) fn refresh(&self, tenant: &Tenant, id: Uuid, principal: Arc<Principal>) -> bool {
+        let Some(connection) = self.find(tenant, id) else {
+            return false;
+        };
         {
             let mut table = self.0.table.lock();
             let mut state = connection.state.lock();
             table.expiries.remove(&(self.expiry(&state.principal), id));
-            table.expiries.insert((self.expiry(&principal), id), connection.clone());
+            table
+                .expiries
+                .insert((self.expiry(&principal), id), connection.clone());
             state.principal = principal;
         }
         self.review(&connection);
@@ -481,22 +592,33 @@ impl Connections {
                 return;
             }
             let kept = scope.patterns.as_slice();
-            let lost: Vec<Pattern> = state.scope.patterns.as_slice().iter().filter(|p| !kept.contains(p)).cloned().collect();
+            let lost: Vec<Pattern> = state
+                .scope
+                .patterns
+                .as_slice()
+                .iter()
+                .filter(|p| !kept.contains(p))
+                .cloned()
+                .collect();
             state.scope = scope.clone();
             lost
         };
-        let order = if scope.patterns.as_slice().is_empty() { Order::Close(Reason::Forbidden) } else { Order::Narrow { scope, lost } };
+        let order = if scope.patterns.as_slice().is_empty() {
+            Order::Close(Reason::Forbidden)
+        } else {
+            Order::Narrow { scope, lost }
+        };
         connection.order(order);
     }
 
     /// Asks again for all of them: the policies or the revocations have changed.
-    pub fn review_all(&self) {
+    pub(crate) fn review_all(&self) {
         let all: Vec<_> = self.0.table.lock().by_id.values().cloned().collect();
         all.iter().for_each(|connection| self.review(connection));
     }
 
     /// Closes those whose credential's time is over.
-    pub fn expire(&self) {
+    pub(crate) fn expire(&self) {
         let now = self.0.clock.now();
         loop {
             let expired = {
@@ -514,9 +636,10 @@ impl Connections {
     }
 
     /// Tells every connection to end.
-    pub fn close_all(&self, reason: Reason) {
+    pub(crate) fn close_all(&self, reason: Reason) {
         let all: Vec<_> = self.0.table.lock().by_id.values().cloned().collect();
-        all.iter().for_each(|connection| connection.order(Order::Close(reason)));
+        all.iter()
+            .for_each(|connection| connection.order(Order::Close(reason)));
     }
 
     fn remove(&self, connection: &Connection) {
@@ -530,10 +653,15 @@ impl Connections {
         }
         let mut table = self.0.table.lock();
         table.by_id.remove(&connection.id);
-        table.expiries.remove(&(self.expiry(&connection.principal()), connection.id));
+        table
+            .expiries
+            .remove(&(self.expiry(&connection.principal()), connection.id));
         less(&mut table.per_kind, &connection.kind);
         less(&mut table.per_tenant, &connection.log.tenant);
-        less(&mut table.per_user, &(connection.log.tenant.clone(), connection.subject.clone()));
+        less(
+            &mut table.per_user,
+            &(connection.log.tenant.clone(), connection.subject.clone()),
+        );
         drop(table);
         self.count(connection.transport, connection.kind, -1);
     }

@@ -12,24 +12,41 @@ use tidings_core::cursor::Cursor;
 use tidings_core::hub::{Encoding, Style};
 
 /// The shortest `retry:`: some clients take it as it stands and would hammer a server that is down.
-pub const MIN_RETRY: Duration = Duration::from_secs(1);
+pub(crate) const MIN_RETRY: Duration = Duration::from_secs(1);
 
 /// The comment that keeps a silent native stream open.
-pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
+pub(crate) const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 
 /// `event:` the type, `id:` the cursor, `data:` the whole event.
-pub static SSE_NAMED: Style = Style { name: "sse", encode: |event, out| sse(event, out, true, event.json) };
+pub(crate) static SSE_NAMED: Style = Style {
+    name: "sse",
+    encode: |event, out| sse(event, out, true, event.json),
+};
 /// The same without `event:`, for a plain `onmessage`.
-pub static SSE_UNNAMED: Style = Style { name: "sse-unnamed", encode: |event, out| sse(event, out, false, event.json) };
+pub(crate) static SSE_UNNAMED: Style = Style {
+    name: "sse-unnamed",
+    encode: |event, out| sse(event, out, false, event.json),
+};
 /// `event:` the type, `id:` the cursor, `data:` the event's data alone.
-pub static SSE_NAMED_DATA: Style = Style { name: "sse-data", encode: |event, out| sse(event, out, true, event.data) };
+pub(crate) static SSE_NAMED_DATA: Style = Style {
+    name: "sse-data",
+    encode: |event, out| sse(event, out, true, event.data),
+};
 /// The same without `event:`.
-pub static SSE_UNNAMED_DATA: Style =
-    Style { name: "sse-unnamed-data", encode: |event, out| sse(event, out, false, event.data) };
+pub(crate) static SSE_UNNAMED_DATA: Style = Style {
+    name: "sse-unnamed-data",
+    encode: |event, out| sse(event, out, false, event.data),
+};
 /// One WebSocket message a line: `{"cursor","event"}`.
-pub static MESSAGES: Style = Style { name: "messages", encode: message };
+pub(crate) static MESSAGES: Style = Style {
+    name: "messages",
+    encode: message,
+};
 /// One event a line, with its `cursor` as first member: history and long-poll.
-pub static LINES: Style = Style { name: "lines", encode: line };
+pub(crate) static LINES: Style = Style {
+    name: "lines",
+    encode: line,
+};
 
 fn sse(event: &Encoding<'_>, out: &mut Vec<u8>, is_named: bool, data: &str) {
     if is_named {
@@ -78,7 +95,7 @@ fn line(event: &Encoding<'_>, out: &mut Vec<u8>) {
 
 /// The style of a native SSE stream.
 #[must_use]
-pub fn sse_style(is_named: bool, is_data_alone: bool) -> &'static Style {
+pub(crate) fn sse_style(is_named: bool, is_data_alone: bool) -> &'static Style {
     match (is_named, is_data_alone) {
         (true, false) => &SSE_NAMED,
         (false, false) => &SSE_UNNAMED,
@@ -90,7 +107,7 @@ pub fn sse_style(is_named: bool, is_data_alone: bool) -> &'static Style {
 /// Why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The credential's time is over.
     TokenExpired,
     /// The credential was revoked.
@@ -116,7 +133,7 @@ pub enum Reason {
 impl Reason {
     /// The word on the wire and in metrics.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::TokenExpired => "token_expired",
             Self::Revoked => "revoked",
@@ -135,7 +152,7 @@ impl Reason {
 /// A control frame, before it is written in a transport's way.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Control {
+pub(crate) enum Control {
     /// Always first.
     Connected {
         /// The connection's id.
@@ -143,7 +160,7 @@ pub enum Control {
         /// Where the client stands.
         cursor: String,
         /// Silence longer than this means that the connection is lost.
-        heartbeat_seconds: f64,
+        heartbeat_seconds: serde_json::Number,
     },
     /// Retention has passed the cursor.
     Gap {
@@ -182,22 +199,23 @@ pub enum Control {
 }
 
 impl Control {
-    /// The name and the members, apart.
+    /// The name and the members, apart: serde puts the tag first.
     fn parts(&self) -> (String, String) {
-        let mut value = serde_json::to_value(self).unwrap_or_default();
-        let name = value.as_object_mut().and_then(|members| members.remove("type"));
-        (name.and_then(|n| n.as_str().map(str::to_owned)).unwrap_or_default(), value.to_string())
+        let message = self.to_message();
+        let (tag, members) = message.split_once(',').unwrap_or((&message, "}"));
+        let name = tag.split('"').nth(3).unwrap_or_default();
+        (name.to_owned(), format!("{{{members}"))
     }
 
     /// As a WebSocket message.
     #[must_use]
-    pub fn to_message(&self) -> String {
+    pub(crate) fn to_message(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// As an SSE frame. `retry` stands in the same frame; `Closing` brings its own.
     #[must_use]
-    pub fn to_sse(&self, retry: Option<Duration>) -> Bytes {
+    pub(crate) fn to_sse(&self, retry: Option<Duration>) -> Bytes {
         let (name, data) = self.parts();
         let mut out = String::with_capacity(data.len() + 96);
         let retry = match self {
@@ -216,23 +234,36 @@ impl Control {
     }
 }
 
+/// Seconds as JSON shows them best: whole where they are whole.
+#[must_use]
+pub(crate) fn seconds(time: Duration) -> serde_json::Number {
+    let whole = serde_json::Number::from(time.as_secs());
+    if time.subsec_nanos() == 0 {
+        whole
+    } else {
+        serde_json::Number::from_f64(time.as_secs_f64()).unwrap_or(whole)
+    }
+}
+
 /// Whole milliseconds.
 #[must_use]
-pub fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A `retry:` of at least [`MIN_RETRY`], spread so that clients do not all come back at once.
 #[must_use]
-pub fn jittered(base: Duration) -> Duration {
+pub(crate) fn jittered(base: Duration) -> Duration {
     let base = millis(base.max(MIN_RETRY));
     Duration::from_millis(base + fastrand::u64(0..=base / 2))
 }
 
 /// The control frame of a cursor that names no place of this log.
 #[must_use]
-pub fn reset(cursor: &Cursor) -> Control {
-    Control::Reset { cursor: cursor.to_string() }
+pub(crate) fn reset(cursor: &Cursor) -> Control {
+    Control::Reset {
+        cursor: cursor.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -243,7 +274,14 @@ mod tests {
 
     fn encoded(style: &Style, seq: Option<u64>) -> String {
         let epoch = Epoch::stored("E");
-        let event = Encoding { epoch: &epoch, seq, topic: "a", kind: "t", json: r#"{"id":"1","data":[1]}"#, data: "[1]" };
+        let event = Encoding {
+            epoch: &epoch,
+            seq,
+            topic: "a",
+            kind: "t",
+            json: r#"{"id":"1","data":[1]}"#,
+            data: "[1]",
+        };
         let mut out = Vec::new();
         (style.encode)(&event, &mut out);
         String::from_utf8(out).unwrap()
@@ -251,27 +289,61 @@ mod tests {
 
     #[test]
     fn each_style_to_the_letter() {
-        assert_eq!(encoded(&SSE_NAMED, Some(7)), "event: t\nid: E-7\ndata: {\"id\":\"1\",\"data\":[1]}\n\n");
-        assert_eq!(encoded(&SSE_UNNAMED, Some(7)), "id: E-7\ndata: {\"id\":\"1\",\"data\":[1]}\n\n");
+        assert_eq!(
+            encoded(&SSE_NAMED, Some(7)),
+            "event: t\nid: E-7\ndata: {\"id\":\"1\",\"data\":[1]}\n\n"
+        );
+        assert_eq!(
+            encoded(&SSE_UNNAMED, Some(7)),
+            "id: E-7\ndata: {\"id\":\"1\",\"data\":[1]}\n\n"
+        );
         assert_eq!(encoded(&SSE_NAMED_DATA, None), "event: t\ndata: [1]\n\n");
-        assert_eq!(encoded(&SSE_UNNAMED_DATA, Some(7)), "id: E-7\ndata: [1]\n\n");
-        assert_eq!(encoded(&MESSAGES, Some(7)), "{\"cursor\":\"E-7\",\"event\":{\"id\":\"1\",\"data\":[1]}}\n");
-        assert_eq!(encoded(&MESSAGES, None), "{\"event\":{\"id\":\"1\",\"data\":[1]}}\n");
-        assert_eq!(encoded(&LINES, Some(7)), "{\"cursor\":\"E-7\",\"id\":\"1\",\"data\":[1]}\n");
+        assert_eq!(
+            encoded(&SSE_UNNAMED_DATA, Some(7)),
+            "id: E-7\ndata: [1]\n\n"
+        );
+        assert_eq!(
+            encoded(&MESSAGES, Some(7)),
+            "{\"cursor\":\"E-7\",\"event\":{\"id\":\"1\",\"data\":[1]}}\n"
+        );
+        assert_eq!(
+            encoded(&MESSAGES, None),
+            "{\"event\":{\"id\":\"1\",\"data\":[1]}}\n"
+        );
+        assert_eq!(
+            encoded(&LINES, Some(7)),
+            "{\"cursor\":\"E-7\",\"id\":\"1\",\"data\":[1]}\n"
+        );
     }
 
     #[test]
     fn control_frames_to_the_letter() {
-        let closing = Control::Closing { reason: Reason::TokenExpired, retry_ms: 2_500 };
+        let closing = Control::Closing {
+            reason: Reason::TokenExpired,
+            retry_ms: 2_500,
+        };
         assert_eq!(
             closing.to_sse(None),
             "retry: 2500\nevent: closing\ndata: {\"reason\":\"token_expired\",\"retry_ms\":2500}\n\n"
         );
-        assert_eq!(closing.to_message(), r#"{"type":"closing","reason":"token_expired","retry_ms":2500}"#);
-        let checkpoint = Control::Checkpoint { cursor: "E-9".into() };
-        assert_eq!(checkpoint.to_sse(None), "event: checkpoint\nid: E-9\ndata: {\"cursor\":\"E-9\"}\n\n");
-        let gap = Control::Gap { oldest: "E-3".into() };
-        assert_eq!(gap.to_sse(None), "event: gap\ndata: {\"oldest\":\"E-3\"}\n\n");
+        assert_eq!(
+            closing.to_message(),
+            r#"{"type":"closing","reason":"token_expired","retry_ms":2500}"#
+        );
+        let checkpoint = Control::Checkpoint {
+            cursor: "E-9".into(),
+        };
+        assert_eq!(
+            checkpoint.to_sse(None),
+            "event: checkpoint\nid: E-9\ndata: {\"cursor\":\"E-9\"}\n\n"
+        );
+        let gap = Control::Gap {
+            oldest: "E-3".into(),
+        };
+        assert_eq!(
+            gap.to_sse(None),
+            "event: gap\ndata: {\"oldest\":\"E-3\"}\n\n"
+        );
     }
 
     #[test]

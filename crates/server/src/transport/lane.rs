@@ -22,9 +22,9 @@ use tidings_core::db::DbError;
 use tidings_core::hub::{Feed, FeedKey, Hub, PageFrames, Reader, Step, View};
 use tokio::runtime::Handle;
 
+use super::Rules;
 use super::connections::{Admitted, Connection, Order};
 use super::frame::{self, Control, Reason};
-use super::Rules;
 
 /// The token of the waker; connections count from 1.
 const WAKER: Token = Token(0);
@@ -41,33 +41,37 @@ const SLICE: usize = 512;
 enum Message {
     Open(Box<NewStream>),
     Ordered(Token),
-    Page { feed: Arc<Feed>, after: Seq, page: Result<Arc<PageFrames>, DbError> },
+    Page {
+        feed: Arc<Feed>,
+        after: Seq,
+        page: Result<Arc<PageFrames>, DbError>,
+    },
 }
 
 /// A stream whose socket has left hyper.
 #[derive(Debug)]
-pub struct NewStream {
+pub(crate) struct NewStream {
     /// The socket.
-    pub socket: std::net::TcpStream,
+    pub(crate) socket: std::net::TcpStream,
     /// The response head and the first frames.
-    pub opening: Bytes,
+    pub(crate) opening: Bytes,
     /// Where it reads.
-    pub reader: Reader,
+    pub(crate) reader: Reader,
     /// Its place among the connections.
-    pub admitted: Admitted,
+    pub(crate) admitted: Admitted,
     /// Its kind's rules.
-    pub rules: Arc<Rules>,
+    pub(crate) rules: Arc<Rules>,
     /// Its kind's silence.
-    pub heartbeat: &'static [u8],
+    pub(crate) heartbeat: &'static [u8],
     /// Whether native control frames may be sent.
-    pub has_controls: bool,
+    pub(crate) has_controls: bool,
     /// Makes the feed key of another scope, in this stream's style.
-    pub key: fn(&Reader, super::connections::Scope) -> FeedKey,
+    pub(crate) key: fn(&Reader, super::connections::Scope) -> FeedKey,
 }
 
 /// The way to a lane.
 #[derive(Clone)]
-pub struct LaneHandle {
+pub(crate) struct LaneHandle {
     inbox: Arc<Mutex<Vec<Message>>>,
     is_woken: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -81,7 +85,7 @@ impl std::fmt::Debug for LaneHandle {
 
 impl LaneHandle {
     /// Hands a stream over.
-    pub fn open(&self, stream: NewStream) {
+    pub(crate) fn open(&self, stream: NewStream) {
         self.send(Message::Open(Box::new(stream)));
     }
 
@@ -128,7 +132,7 @@ enum Fate {
 }
 
 /// One writer thread.
-pub struct Lane {
+pub(crate) struct Lane {
     number: usize,
     hub: Hub,
     clock: Clock,
@@ -149,7 +153,9 @@ pub struct Lane {
 
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Lane")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,10 +165,19 @@ fn address(feed: &Arc<Feed>) -> usize {
 
 impl Lane {
     /// Starts the thread of the hub's lane of this number. It lives as long as the process.
-    pub fn start(number: usize, hub: Hub, clock: Clock, runtime: Handle) -> std::io::Result<LaneHandle> {
+    pub(crate) fn start(
+        number: usize,
+        hub: Hub,
+        clock: Clock,
+        runtime: Handle,
+    ) -> std::io::Result<LaneHandle> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let handle = LaneHandle { inbox: Arc::default(), is_woken: Arc::default(), waker };
+        let handle = LaneHandle {
+            inbox: Arc::default(),
+            is_woken: Arc::default(),
+            waker,
+        };
         if let Some(lane) = hub.lanes().get(number) {
             let handle = handle.clone();
             lane.on_wake(move || handle.wake());
@@ -182,7 +197,9 @@ impl Lane {
             deliveries: metrics::counter!("tidings_deliveries_total", "transport" => "sse"),
             latency: metrics::histogram!("tidings_delivery_seconds"),
         };
-        std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || lane.run())?;
+        std::thread::Builder::new()
+            .name(format!("lane-{number}"))
+            .spawn(move || lane.run())?;
         Ok(handle)
     }
 
@@ -226,10 +243,14 @@ impl Lane {
 
     /// Writes what is new to all readers of the feeds that have something.
     fn walk_feeds(&mut self) {
-        let Some(lane) = self.hub.lanes().get(self.number) else { return };
+        let Some(lane) = self.hub.lanes().get(self.number) else {
+            return;
+        };
         for feed in lane.take() {
             feed.clear_dirty(self.number);
-            let Some(members) = self.members.get(&address(&feed)) else { continue };
+            let Some(members) = self.members.get(&address(&feed)) else {
+                continue;
+            };
             // Those who join or leave meanwhile are not in the copy; they look for themselves.
             let members = members.clone();
             let (mut view, mut walked) = (None::<View>, 0);
@@ -249,7 +270,8 @@ impl Lane {
             }
             if let Some((committed, count)) = written {
                 let count = usize::try_from(count).unwrap_or(usize::MAX);
-                self.latency.record_many(committed.elapsed().as_secs_f64(), count);
+                self.latency
+                    .record_many(committed.elapsed().as_secs_f64(), count);
             }
         }
     }
@@ -261,7 +283,11 @@ impl Lane {
         });
         let token = Token(at);
         let mut socket = TcpStream::from_std(new.socket);
-        if let Err(error) = self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE) {
+        if let Err(error) = self.poll.registry().register(
+            &mut socket,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        ) {
             tracing::warn!(%error, "a stream could not be taken over");
             self.free.push(at);
             return;
@@ -269,7 +295,10 @@ impl Lane {
         let (handle, connection) = (self.handle.clone(), new.admitted.connection.clone());
         connection.on_wake(Box::new(move || handle.send(Message::Ordered(token))));
         let (now, clock) = (Instant::now(), self.clock.now());
-        self.members.entry(address(new.reader.feed())).or_default().push(token);
+        self.members
+            .entry(address(new.reader.feed()))
+            .or_default()
+            .push(token);
         self.streams[at] = Some(Stream {
             socket,
             reader: new.reader,
@@ -294,14 +323,18 @@ impl Lane {
 
     /// Does something with a stream, and clears up after it if that was its end.
     fn with(&mut self, token: Token, act: impl FnOnce(&mut Stream) -> Fate) {
-        let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else { return };
+        let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else {
+            return;
+        };
         if act(stream) == Fate::Ended {
             self.end(token);
         }
     }
 
     fn end(&mut self, token: Token) {
-        let Some(mut stream) = self.streams.get_mut(token.0).and_then(Option::take) else { return };
+        let Some(mut stream) = self.streams.get_mut(token.0).and_then(Option::take) else {
+            return;
+        };
         let _ = self.poll.registry().deregister(&mut stream.socket);
         let _ = stream.socket.shutdown(Shutdown::Write);
         self.leave(token, address(stream.reader.feed()));
@@ -331,7 +364,9 @@ impl Lane {
     /// Writes all that a stream can have and take.
     fn pump(&mut self, token: Token, view: &mut Option<View>) {
         loop {
-            let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else { return };
+            let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else {
+                return;
+            };
             let step = match stream.flush() {
                 Err(Fate::Ended) => return self.end(token),
                 Err(Fate::Lives) => return,
@@ -359,13 +394,19 @@ impl Lane {
     }
 
     fn ask_page(&mut self, token: Token) {
-        let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else { return };
+        let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else {
+            return;
+        };
         stream.note();
         if stream.is_waiting_for_page {
             return;
         }
         stream.is_waiting_for_page = true;
-        let (feed, log, after) = (stream.reader.feed().clone(), stream.reader.log().clone(), stream.reader.seq());
+        let (feed, log, after) = (
+            stream.reader.feed().clone(),
+            stream.reader.log().clone(),
+            stream.reader.seq(),
+        );
         let waiting = self.waiting.entry((address(&feed), after)).or_default();
         waiting.push(token);
         if waiting.len() > 1 {
@@ -379,13 +420,18 @@ impl Lane {
     }
 
     fn turn_page(&mut self, feed: &Arc<Feed>, after: Seq, page: &Result<Arc<PageFrames>, DbError>) {
-        let waiting = self.waiting.remove(&(address(feed), after)).unwrap_or_default();
+        let waiting = self
+            .waiting
+            .remove(&(address(feed), after))
+            .unwrap_or_default();
         if let Err(error) = page {
             tracing::warn!(%error, "a page of the log could not be read; trying again");
         }
         let (clock, again) = (self.clock.now(), Instant::now() + PAGE_RETRY);
         for token in waiting {
-            let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else { continue };
+            let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else {
+                continue;
+            };
             stream.is_waiting_for_page = false;
             let Ok(page) = page else {
                 self.retries.push((again, token));
@@ -406,14 +452,22 @@ impl Lane {
                 (stream.event, stream.spoken) = (clock, clock);
                 fate = stream.send(page.bytes.clone());
             }
-            if fate == Fate::Ended { self.end(token) } else { self.pump(token, &mut None) }
+            if fate == Fate::Ended {
+                self.end(token)
+            } else {
+                self.pump(token, &mut None)
+            }
         }
     }
 
     fn obey(&mut self, token: Token) {
-        let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else { return };
+        let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else {
+            return;
+        };
         for order in stream.admitted.connection.take_orders() {
-            let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else { return };
+            let Some(stream) = self.streams.get_mut(token.0).and_then(Option::as_mut) else {
+                return;
+            };
             match order {
                 Order::Close(reason) => {
                     if stream.close(reason) == Fate::Ended {
@@ -429,13 +483,20 @@ impl Lane {
                     let fate = if topics.is_empty() {
                         Fate::Lives
                     } else {
-                        stream.control(&Control::Unsubscribed { topics, reason: Reason::Forbidden })
+                        stream.control(&Control::Unsubscribed {
+                            topics,
+                            reason: Reason::Forbidden,
+                        })
                     };
                     if is != was {
                         self.leave(token, was);
                         self.members.entry(is).or_default().push(token);
                     }
-                    if fate == Fate::Ended { self.end(token) } else { self.pump(token, &mut None) }
+                    if fate == Fate::Ended {
+                        self.end(token)
+                    } else {
+                        self.pump(token, &mut None)
+                    }
                 }
             }
         }
@@ -445,7 +506,9 @@ impl Lane {
     fn tick(&mut self, now: Instant) {
         let clock = self.clock.now();
         let due: Vec<Token> = {
-            let (due, later) = std::mem::take(&mut self.retries).into_iter().partition(|(at, _)| *at <= now);
+            let (due, later) = std::mem::take(&mut self.retries)
+                .into_iter()
+                .partition(|(at, _)| *at <= now);
             self.retries = later;
             let due: Vec<(Instant, Token)> = due;
             due.into_iter().map(|(_, token)| token).collect()
@@ -454,7 +517,9 @@ impl Lane {
             self.pump(token, &mut None);
         }
         for at in 1..self.streams.len() {
-            let Some(stream) = self.streams.get_mut(at).and_then(Option::as_mut) else { continue };
+            let Some(stream) = self.streams.get_mut(at).and_then(Option::as_mut) else {
+                continue;
+            };
             if stream.tick(now, clock) == Fate::Ended {
                 self.end(Token(at));
             }
@@ -499,7 +564,11 @@ impl Stream {
     }
 
     fn control(&mut self, control: &Control) -> Fate {
-        if self.has_controls { self.send(control.to_sse(None)) } else { Fate::Lives }
+        if self.has_controls {
+            self.send(control.to_sse(None))
+        } else {
+            Fate::Lives
+        }
     }
 
     fn close(&mut self, reason: Reason) -> Fate {
@@ -509,8 +578,15 @@ impl Stream {
         let retry = frame::millis(self.rules.retry(reason));
         self.is_ending = true;
         self.log(reason);
-        let closing = Control::Closing { reason, retry_ms: retry };
-        if self.control(&closing) == Fate::Ended || self.pending.is_empty() { Fate::Ended } else { Fate::Lives }
+        let closing = Control::Closing {
+            reason,
+            retry_ms: retry,
+        };
+        if self.control(&closing) == Fate::Ended || self.pending.is_empty() {
+            Fate::Ended
+        } else {
+            Fate::Lives
+        }
     }
 
     fn log(&self, reason: Reason) {
@@ -541,7 +617,8 @@ impl Stream {
         let rules = self.rules.clone();
         let section = &rules.section;
         if let Some(since) = self.stalled {
-            let is_slow = !section.write_timeout.is_zero() && now.saturating_duration_since(since) > section.write_timeout;
+            let is_slow = !section.write_timeout.is_zero()
+                && now.saturating_duration_since(since) > section.write_timeout;
             if is_slow {
                 self.log(Reason::Slow);
             }
@@ -558,7 +635,9 @@ impl Stream {
             let moved = self.reader.checkpoint().filter(|_| self.has_controls);
             self.note();
             return match moved {
-                Some(cursor) => self.control(&Control::Checkpoint { cursor: cursor.to_string() }),
+                Some(cursor) => self.control(&Control::Checkpoint {
+                    cursor: cursor.to_string(),
+                }),
                 None => self.send(Bytes::from_static(self.heartbeat)),
             };
         }

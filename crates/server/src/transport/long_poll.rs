@@ -21,79 +21,97 @@ const DEFAULT_WAIT: u64 = 25;
 /// How long a poll may wait, in seconds.
 const MAX_WAIT: u64 = 60;
 /// How many events a page holds where the request does not say.
-pub const DEFAULT_LIMIT: u64 = 100;
+pub(crate) const DEFAULT_LIMIT: u64 = 100;
 /// How many events a page may hold.
-pub const MAX_LIMIT: u64 = 1_000;
+pub(crate) const MAX_LIMIT: u64 = 1_000;
 
 /// A page of history or of a poll.
 #[derive(Debug, Serialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Oldest first, each with its `cursor`.
-    pub events: Vec<Box<RawValue>>,
+    pub(crate) events: Vec<Box<RawValue>>,
     /// Where to go on from.
-    pub cursor: String,
+    pub(crate) cursor: String,
     /// The cursor was of no place of this log.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub reset: bool,
+    pub(crate) reset: bool,
     /// Retention has passed the cursor.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap: Option<Gap>,
+    pub(crate) gap: Option<Gap>,
     /// Ephemeral events that were dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dropped: Option<u64>,
+    pub(crate) dropped: Option<u64>,
     /// Why the wait was cut short.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub closing: Option<Closing>,
+    pub(crate) closing: Option<Closing>,
 }
 
 /// What retention has left.
 #[derive(Debug, Serialize)]
-pub struct Gap {
+pub(crate) struct Gap {
     /// The oldest place from which nothing is missing.
-    pub oldest: String,
+    pub(crate) oldest: String,
 }
 
 /// Why a wait was cut short.
 #[derive(Debug, Serialize)]
-pub struct Closing {
+pub(crate) struct Closing {
     /// The reason.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
 }
 
 impl Answer {
     fn at(cursor: String) -> Self {
-        Self { events: Vec::new(), cursor, reset: false, gap: None, dropped: None, closing: None }
+        Self {
+            events: Vec::new(),
+            cursor,
+            reset: false,
+            gap: None,
+            dropped: None,
+            closing: None,
+        }
     }
 }
 
 /// What a poll asks for.
 #[derive(Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Who.
-    pub principal: Arc<Principal>,
+    pub(crate) principal: Arc<Principal>,
     /// The query: `topic`, `after`, `wait`, `limit`.
-    pub query: Query,
+    pub(crate) query: Query,
     /// From where.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// Topics that a ticket was bought for.
-    pub ticket_topics: Option<tidings_core::topic::Patterns>,
+    pub(crate) ticket_topics: Option<tidings_core::topic::Patterns>,
 }
 
 /// Answers with what comes after the cursor, at once or when it comes.
-pub async fn poll(transports: &Transports, ask: Ask) -> Result<Answer, Problem> {
+pub(crate) async fn poll(transports: &Transports, ask: Ask) -> Result<Answer, Problem> {
     let asked = ask.query.topics(true)?;
     let wait = Duration::from_secs(ask.query.number("wait", DEFAULT_WAIT, 0, MAX_WAIT)?);
-    let limit = usize::try_from(ask.query.number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)?).unwrap_or(usize::MAX);
+    let limit = usize::try_from(ask.query.number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)?)
+        .unwrap_or(usize::MAX);
     let section = &transports.native.rules.section;
     if transports.is_draining() {
-        return Err(Problem::unavailable("the server is going down", section.retry));
+        return Err(Problem::unavailable(
+            "the server is going down",
+            section.retry,
+        ));
     }
     super::check_ticket(ask.ticket_topics.as_ref(), &asked)?;
     let (scope, lost) = transports.connections.scope(&ask.principal, &asked);
     if let Some(pattern) = lost.first() {
-        return Err(Problem::forbidden("topic", &format!("the policy allows nothing of {pattern}")));
+        return Err(Problem::forbidden(
+            "topic",
+            &format!("the policy allows nothing of {pattern}"),
+        ));
     }
-    let log = transports.log.tenant(&ask.principal.tenant).await.map_err(|e| Problem::from(&e))?;
+    let log = transports
+        .log
+        .tenant(&ask.principal.tenant)
+        .await
+        .map_err(|e| Problem::from(&e))?;
     let after = ask.query.get("after").filter(|a| !a.is_empty());
     let resumed = after.map(|cursor| transports.hub.resume(&log, cursor.as_bytes()));
     let key = feed_key(scope.clone(), &frame::LINES, section);
@@ -105,11 +123,20 @@ pub async fn poll(transports: &Transports, ask: Ask) -> Result<Answer, Problem> 
         return Ok(answer);
     }
     if let Start::After(seq) = start {
-        let page = transports.log.read(&log, seq, &scope.patterns, &scope.rights, limit).await;
+        let page = transports
+            .log
+            .read(&log, seq, &scope.patterns, &scope.rights, limit)
+            .await;
         let page = page.map_err(|e| Problem::from(&e))?;
-        answer.gap = page.end.gap.map(|oldest| Gap { oldest: log.at(oldest).to_string() });
+        answer.gap = page.end.gap.map(|oldest| Gap {
+            oldest: log.at(oldest).to_string(),
+        });
         answer.cursor = log.at(page.end.next).to_string();
-        answer.events = page.events.iter().map(|event| with_cursor(&log, event)).collect::<Result<_, _>>()?;
+        answer.events = page
+            .events
+            .iter()
+            .map(|event| with_cursor(&log, event))
+            .collect::<Result<_, _>>()?;
         if !answer.events.is_empty() || answer.gap.is_some() || wait.is_zero() || !page.end.is_end {
             return Ok(answer);
         }
@@ -126,14 +153,24 @@ pub async fn poll(transports: &Transports, ask: Ask) -> Result<Answer, Problem> 
         remote: ask.origin.remote,
         user_agent: ask.origin.user_agent,
     };
-    let admitted = transports.connections.admit(section, application).map_err(|r| refused_problem(r, section))?;
+    let admitted = transports
+        .connections
+        .admit(section, application)
+        .map_err(|r| refused_problem(r, section))?;
     wait_for_events(transports, &admitted, &mut reader, &mut answer, wait, limit).await?;
     Ok(answer)
 }
 
 /// An event of the log as history shows it.
-pub fn with_cursor(log: &TenantLog, event: &tidings_core::log::Logged) -> Result<Box<RawValue>, Problem> {
-    let json = format!("{{\"cursor\":\"{}\",{}", log.at(event.seq), event.json.get(1..).unwrap_or("}"));
+pub(crate) fn with_cursor(
+    log: &TenantLog,
+    event: &tidings_core::log::Logged,
+) -> Result<Box<RawValue>, Problem> {
+    let json = format!(
+        "{{\"cursor\":\"{}\",{}",
+        log.at(event.seq),
+        event.json.get(1..).unwrap_or("}")
+    );
     RawValue::from_string(json).map_err(|e| Problem::internal(&e.to_string()))
 }
 
@@ -205,5 +242,8 @@ fn last_cursor(events: &[Box<RawValue>]) -> Option<String> {
     struct Placed {
         cursor: Option<String>,
     }
-    events.iter().rev().find_map(|e| serde_json::from_str::<Placed>(e.get()).ok()?.cursor)
+    events
+        .iter()
+        .rev()
+        .find_map(|e| serde_json::from_str::<Placed>(e.get()).ok()?.cursor)
 }

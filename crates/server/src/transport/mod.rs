@@ -6,13 +6,13 @@
 //! - `sse`, `websocket`, `long_poll`: the three transports
 //! - `lane`: the threads that write SSE over plain HTTP/1.1
 
-pub mod connections;
-pub mod frame;
-pub mod lane;
-pub mod long_poll;
-pub mod request;
-pub mod sse;
-pub mod websocket;
+pub(crate) mod connections;
+pub(crate) mod frame;
+pub(crate) mod lane;
+pub(crate) mod long_poll;
+pub(crate) mod request;
+pub(crate) mod sse;
+pub(crate) mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,61 +33,61 @@ use lane::{Lane, LaneHandle};
 
 /// The rules of a kind of stream.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Its settings.
-    pub section: StreamSection,
+    pub(crate) section: StreamSection,
     /// Over how long those who are sent away by a drain are spread.
-    pub drain_spread: Duration,
+    pub(crate) drain_spread: Duration,
 }
 
 impl Rules {
     /// When a client that is sent away may come back: never at once, and not all at the same time.
     #[must_use]
-    pub fn retry(&self, reason: Reason) -> Duration {
+    pub(crate) fn retry(&self, reason: Reason) -> Duration {
         if reason == Reason::Drain {
             return frame::MIN_RETRY + self.drain_spread.mul_f64(fastrand::f64());
         }
-        frame::jittered(self.rules.section.retry)
+        frame::jittered(self.section.retry)
     }
 }
 
 /// A kind of stream: what its paths have in common.
 #[derive(Debug, Clone)]
-pub struct Kind {
+pub(crate) struct Kind {
     /// Its name in settings and metrics.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its rules.
-    pub rules: Arc<Rules>,
+    pub(crate) rules: Arc<Rules>,
     /// What breaks its silence.
-    pub heartbeat: &'static [u8],
+    pub(crate) heartbeat: &'static [u8],
     /// Whether native control frames are sent.
-    pub has_controls: bool,
+    pub(crate) has_controls: bool,
 }
 
 /// All that the transports share. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Transports {
+pub(crate) struct Transports {
     /// The log.
-    pub log: Log,
+    pub(crate) log: Log,
     /// The hub.
-    pub hub: Hub,
+    pub(crate) hub: Hub,
     /// The clock.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Open connections.
-    pub connections: Connections,
+    pub(crate) connections: Connections,
     /// The kind of the native streams.
-    pub native: Kind,
+    pub(crate) native: Kind,
     /// Set once the server is going down.
-    pub draining: watch::Receiver<bool>,
+    pub(crate) draining: watch::Receiver<bool>,
     /// Tasks that must end before the process does.
-    pub tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     lanes: Arc<[LaneHandle]>,
     next_lane: Arc<AtomicUsize>,
 }
 
 impl Transports {
     /// Starts the lanes of the hub.
-    pub fn start(
+    pub(crate) fn start(
         log: Log,
         hub: Hub,
         clock: Clock,
@@ -100,8 +100,12 @@ impl Transports {
         let lanes = (0..hub.lanes().len())
             .map(|number| Lane::start(number, hub.clone(), clock.clone(), runtime.clone()))
             .collect::<Result<Vec<_>, _>>()?;
-        let native =
-            Kind { name: "native", rules: Arc::new(rules), heartbeat: frame::HEARTBEAT, has_controls: true };
+        let native = Kind {
+            name: "native",
+            rules: Arc::new(rules),
+            heartbeat: frame::HEARTBEAT,
+            has_controls: true,
+        };
         Ok(Self {
             log,
             hub,
@@ -123,7 +127,7 @@ impl Transports {
 
     /// Whether the server is going down.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }
 }
@@ -131,9 +135,16 @@ impl Transports {
 /// A ticket that was bought for some topics opens a stream on no others.
 fn check_ticket(bought: Option<&Patterns>, asked: &Patterns) -> Result<(), Problem> {
     let Some(bought) = bought else { return Ok(()) };
-    match asked.as_slice().iter().find(|p| !bought.as_slice().contains(p)) {
+    match asked
+        .as_slice()
+        .iter()
+        .find(|p| !bought.as_slice().contains(p))
+    {
         None => Ok(()),
-        Some(pattern) => Err(Problem::forbidden("topic", &format!("the ticket was not bought for {pattern}"))),
+        Some(pattern) => Err(Problem::forbidden(
+            "topic",
+            &format!("the ticket was not bought for {pattern}"),
+        )),
     }
 }
 
@@ -142,15 +153,29 @@ fn feed_key(scope: Scope, style: &'static Style, section: &StreamSection) -> Fee
     let size = RingSize {
         events: section.queue_size,
         bytes: usize::try_from(section.queue_bytes).unwrap_or(usize::MAX),
-        ephemeral_age: if section.write_timeout.is_zero() { Duration::from_secs(30) } else { section.write_timeout },
+        ephemeral_age: if section.write_timeout.is_zero() {
+            Duration::from_secs(30)
+        } else {
+            section.write_timeout
+        },
     };
-    FeedKey { patterns: scope.patterns, rights: scope.rights, style, size }
+    FeedKey {
+        patterns: scope.patterns,
+        rights: scope.rights,
+        style,
+        size,
+    }
 }
 
 /// The feed that a reader goes on with when its scope has changed: all else stays.
 fn same_but(reader: &Reader, scope: Scope) -> FeedKey {
     let now = &reader.feed().key;
-    FeedKey { patterns: scope.patterns, rights: scope.rights, style: now.style, size: now.size }
+    FeedKey {
+        patterns: scope.patterns,
+        rights: scope.rights,
+        style: now.style,
+        size: now.size,
+    }
 }
 
 /// How often a manual clock is looked at.
@@ -187,7 +212,11 @@ enum Due {
 
 impl Silence {
     fn new(rules: Arc<Rules>, now: Timestamp) -> Self {
-        Self { rules, spoken: now, event: now }
+        Self {
+            rules,
+            spoken: now,
+            event: now,
+        }
     }
 
     fn spoke(&mut self, now: Timestamp) {

@@ -30,23 +30,23 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 
 /// What a native stream's request asks for, beside its topics.
 #[derive(Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Who.
-    pub principal: Arc<Principal>,
+    pub(crate) principal: Arc<Principal>,
     /// The query.
-    pub query: Query,
+    pub(crate) query: Query,
     /// The headers.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// From where.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// Topics that a ticket was bought for: nothing else may be asked for with it.
-    pub ticket_topics: Option<tidings_core::topic::Patterns>,
+    pub(crate) ticket_topics: Option<tidings_core::topic::Patterns>,
     /// Whether the socket can leave hyper: plain HTTP/1.1.
-    pub is_detachable: bool,
+    pub(crate) is_detachable: bool,
 }
 
 /// Opens a native stream.
-pub async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem> {
+pub(crate) async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem> {
     let asked = ask.query.topics(true)?;
     let is_named = ask.query.flag("named", true)?;
     let is_data_alone = match ask.query.get("format") {
@@ -63,9 +63,16 @@ pub async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem
     super::check_ticket(ask.ticket_topics.as_ref(), &asked)?;
     let (scope, lost) = transports.connections.scope(&ask.principal, &asked);
     if let Some(pattern) = lost.first() {
-        return Err(Problem::forbidden("topic", &format!("the policy allows nothing of {pattern}")));
+        return Err(Problem::forbidden(
+            "topic",
+            &format!("the policy allows nothing of {pattern}"),
+        ));
     }
-    let log = transports.log.tenant(&ask.principal.tenant).await.map_err(|e| Problem::from(&e))?;
+    let log = transports
+        .log
+        .tenant(&ask.principal.tenant)
+        .await
+        .map_err(|e| Problem::from(&e))?;
     let application = Application {
         transport: Transport::Sse,
         kind: kind.name,
@@ -76,18 +83,29 @@ pub async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem
         remote: ask.origin.remote,
         user_agent: ask.origin.user_agent.clone(),
     };
-    let admitted = match transports.connections.admit(&kind.rules.section, application) {
+    let admitted = match transports
+        .connections
+        .admit(&kind.rules.section, application)
+    {
         Ok(admitted) => admitted,
         // A browser's EventSource is dead for good after any other status than 200.
         Err(_) if cursor.is_some() => return Ok(come_back(kind, Reason::Limit)),
         Err(refused) => return Err(refused_problem(refused, &kind.rules.section)),
     };
-    let resumed = cursor.as_deref().map(|bytes| transports.hub.resume(&log, bytes));
+    let resumed = cursor
+        .as_deref()
+        .map(|bytes| transports.hub.resume(&log, bytes));
     metrics::counter!("tidings_resumes_total").increment(u64::from(resumed.flatten().is_some()));
     let start = resumed.flatten().map_or(Start::Live, Start::After);
-    let lane = if ask.is_detachable { transports.lane() } else { None };
+    let lane = if ask.is_detachable {
+        transports.lane()
+    } else {
+        None
+    };
     let key = feed_key(scope, style, &kind.rules.section);
-    let reader = transports.hub.reader(&log, key, start, lane.map(|(number, _)| number));
+    let reader = transports
+        .hub
+        .reader(&log, key, start, lane.map(|(number, _)| number));
     let opening = opening(kind, &admitted, &reader, resumed == Some(None));
     tracing::info!(
         connection_id = %admitted.connection.id,
@@ -99,19 +117,21 @@ pub async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem
         Some((_, lane)) => {
             let (lane, kind) = (lane.clone(), kind.clone());
             let mut response = Response::new(Body::empty());
-            response.extensions_mut().insert(Detached::new(move |taken: DetachedSocket| {
-                let opening = [&taken.head[..], &opening[..]].concat().into();
-                lane.open(NewStream {
-                    socket: taken.socket,
-                    opening,
-                    reader,
-                    admitted,
-                    rules: kind.rules,
-                    heartbeat: kind.heartbeat,
-                    has_controls: kind.has_controls,
-                    key: same_but,
-                });
-            }));
+            response
+                .extensions_mut()
+                .insert(Detached::new(move |taken: DetachedSocket| {
+                    let opening = [&taken.head[..], &opening[..]].concat().into();
+                    lane.open(NewStream {
+                        socket: taken.socket,
+                        opening,
+                        reader,
+                        admitted,
+                        rules: kind.rules,
+                        heartbeat: kind.heartbeat,
+                        has_controls: kind.has_controls,
+                        key: same_but,
+                    });
+                }));
             response
         }
         None => Response::new(body(transports, kind.clone(), admitted, reader, opening)),
@@ -122,24 +142,27 @@ pub async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem
 
 /// The status of a first connection over a limit.
 #[must_use]
-pub fn refused_problem(refused: Refused, section: &crate::config::StreamSection) -> Problem {
+pub(crate) fn refused_problem(refused: Refused, section: &crate::config::StreamSection) -> Problem {
     let retry = section.retry.max(Duration::from_secs(1));
     match refused {
-        Refused::Node(most) => {
-            Problem::unavailable(&format!("this server has its maximum of {most} open connections"), retry)
-        }
-        Refused::Tenant(most) => {
-            Problem::unavailable(&format!("this tenant has its maximum of {most} open connections"), retry)
-        }
-        Refused::User(most) => {
-            Problem::too_many(&format!("this user has the maximum of {most} open connections"), retry)
-        }
+        Refused::Node(most) => Problem::unavailable(
+            &format!("this server has its maximum of {most} open connections"),
+            retry,
+        ),
+        Refused::Tenant(most) => Problem::unavailable(
+            &format!("this tenant has its maximum of {most} open connections"),
+            retry,
+        ),
+        Refused::User(most) => Problem::too_many(
+            &format!("this user has the maximum of {most} open connections"),
+            retry,
+        ),
     }
 }
 
 /// The head alone, as HEAD asks for.
 #[must_use]
-pub fn head_only() -> Response {
+pub(crate) fn head_only() -> Response {
     let mut response = Response::new(Body::empty());
     head(response.headers_mut());
     response
@@ -147,15 +170,22 @@ pub fn head_only() -> Response {
 
 fn head(headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-transform"),
+    );
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
 }
 
 /// 200, a time to come back, and the end: what a browser that reconnects understands.
 fn come_back(kind: &Kind, reason: Reason) -> Response {
     let retry = kind.rules.retry(reason);
-    let closing = Control::Closing { reason, retry_ms: frame::millis(retry) };
-    metrics::counter!("tidings_refused_connections_total", "reason" => reason.as_str()).increment(1);
+    let closing = Control::Closing {
+        reason,
+        retry_ms: frame::millis(retry),
+    };
+    metrics::counter!("tidings_refused_connections_total", "reason" => reason.as_str())
+        .increment(1);
     let mut response = Response::new(Body::from(closing.to_sse(None)));
     *response.status_mut() = StatusCode::OK;
     head(response.headers_mut());
@@ -167,9 +197,11 @@ fn opening(kind: &Kind, admitted: &Admitted, reader: &Reader, is_reset: bool) ->
     let connected = Control::Connected {
         connection_id: admitted.connection.id.to_string(),
         cursor: reader.cursor().to_string(),
-        heartbeat_seconds: kind.rules.section.heartbeat.as_secs_f64(),
+        heartbeat_seconds: frame::seconds(kind.rules.section.heartbeat),
     };
-    let mut frames = connected.to_sse(Some(frame::jittered(kind.rules.section.retry))).to_vec();
+    let mut frames = connected
+        .to_sse(Some(frame::jittered(kind.rules.section.retry)))
+        .to_vec();
     if is_reset {
         frames.extend_from_slice(&frame::reset(&reader.cursor()).to_sse(None));
     }
@@ -177,12 +209,27 @@ fn opening(kind: &Kind, admitted: &Admitted, reader: &Reader, is_reset: bool) ->
 }
 
 /// The body of a stream that a task writes. One frame may wait for the client; the rest waits in the feed.
-fn body(transports: &Transports, kind: Kind, admitted: Admitted, reader: Reader, opening: Bytes) -> Body {
+fn body(
+    transports: &Transports,
+    kind: Kind,
+    admitted: Admitted,
+    reader: Reader,
+    opening: Bytes,
+) -> Body {
     let (sender, receiver) = mpsc::channel::<Bytes>(1);
-    let writer = Writer { clock: transports.clock.clone(), kind, admitted, reader, sender };
+    let writer = Writer {
+        clock: transports.clock.clone(),
+        kind,
+        admitted,
+        reader,
+        sender,
+    };
     transports.tasks.spawn(writer.run(opening));
     Body::from_stream(stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|bytes| (Ok::<_, Infallible>(bytes), receiver))
+        receiver
+            .recv()
+            .await
+            .map(|bytes| (Ok::<_, Infallible>(bytes), receiver))
     }))
 }
 
@@ -238,7 +285,12 @@ impl Writer {
                 }
                 Ok(())
             }
-            Delivery::Gap { oldest } => self.control(&Control::Gap { oldest: oldest.to_string() }).await,
+            Delivery::Gap { oldest } => {
+                self.control(&Control::Gap {
+                    oldest: oldest.to_string(),
+                })
+                .await
+            }
             Delivery::Dropped { count } => {
                 metrics::counter!("tidings_dropped_total").increment(count);
                 self.control(&Control::Dropped { count }).await
@@ -250,7 +302,10 @@ impl Writer {
         for order in self.admitted.connection.take_orders() {
             match order {
                 Order::Close(reason) => return self.close(reason).await,
-                Order::Narrow { scope, lost } => self.narrow(scope, lost.iter().map(ToString::to_string).collect()).await?,
+                Order::Narrow { scope, lost } => {
+                    self.narrow(scope, lost.iter().map(ToString::to_string).collect())
+                        .await?
+                }
             }
         }
         Ok(())
@@ -262,7 +317,11 @@ impl Writer {
         if topics.is_empty() {
             return Ok(());
         }
-        self.control(&Control::Unsubscribed { topics, reason: Reason::Forbidden }).await
+        self.control(&Control::Unsubscribed {
+            topics,
+            reason: Reason::Forbidden,
+        })
+        .await
     }
 
     async fn close(&mut self, reason: Reason) -> Result<(), Gone> {
@@ -273,7 +332,11 @@ impl Writer {
     }
 
     async fn control(&mut self, control: &Control) -> Result<(), Gone> {
-        if self.kind.has_controls { self.write(control.to_sse(None)).await } else { Ok(()) }
+        if self.kind.has_controls {
+            self.write(control.to_sse(None)).await
+        } else {
+            Ok(())
+        }
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), Gone> {

@@ -22,37 +22,51 @@ use crate::http::api::events;
 use crate::http::problem::Problem;
 
 /// The subprotocol that is answered where it is offered.
-pub const PROTOCOL: &str = "tidings.v1";
+pub(crate) const PROTOCOL: &str = "tidings.v1";
 /// Pings in a row that may stay without any answer.
 const UNANSWERED: u32 = 2;
 
 /// What a WebSocket's request asks for.
 #[derive(Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Who.
-    pub principal: Arc<Principal>,
+    pub(crate) principal: Arc<Principal>,
     /// The query: `topic` and `last_event_id`, both optional.
-    pub query: Query,
+    pub(crate) query: Query,
     /// From where.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// Topics that a ticket was bought for.
-    pub ticket_topics: Option<Patterns>,
+    pub(crate) ticket_topics: Option<Patterns>,
 }
 
 /// Opens a WebSocket: everything that can be refused is refused before the upgrade.
-pub async fn open(app: &App, ask: Ask, upgrade: WebSocketUpgrade) -> Result<Response, Problem> {
+pub(crate) async fn open(
+    app: &App,
+    ask: Ask,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Problem> {
     let transports = &app.transports;
     let kind = transports.native.clone();
     let asked = ask.query.topics(false)?;
     if transports.is_draining() {
-        return Err(Problem::unavailable("the server is going down", kind.rules.section.retry));
+        return Err(Problem::unavailable(
+            "the server is going down",
+            kind.rules.section.retry,
+        ));
     }
     super::check_ticket(ask.ticket_topics.as_ref(), &asked)?;
     let (scope, lost) = transports.connections.scope(&ask.principal, &asked);
     if let Some(pattern) = lost.first() {
-        return Err(Problem::forbidden("topic", &format!("the policy allows nothing of {pattern}")));
+        return Err(Problem::forbidden(
+            "topic",
+            &format!("the policy allows nothing of {pattern}"),
+        ));
     }
-    let log = transports.log.tenant(&ask.principal.tenant).await.map_err(|e| Problem::from(&e))?;
+    let log = transports
+        .log
+        .tenant(&ask.principal.tenant)
+        .await
+        .map_err(|e| Problem::from(&e))?;
     let application = Application {
         transport: Transport::Websocket,
         kind: kind.name,
@@ -67,10 +81,17 @@ pub async fn open(app: &App, ask: Ask, upgrade: WebSocketUpgrade) -> Result<Resp
         .connections
         .admit(&kind.rules.section, application)
         .map_err(|refused| refused_problem(refused, &kind.rules.section))?;
-    let cursor = ask.query.get("last_event_id").map(|c| c.as_bytes().to_vec()).filter(|c| !c.is_empty());
+    let cursor = ask
+        .query
+        .get("last_event_id")
+        .map(|c| c.as_bytes().to_vec())
+        .filter(|c| !c.is_empty());
     let app = app.clone();
-    let limit = usize::try_from(app.config.limits.body_other).unwrap_or(usize::MAX);
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(limit).max_frame_size(limit);
+    let limit = app.config.limits.body_other;
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .max_message_size(limit)
+        .max_frame_size(limit);
     let tasks = transports.tasks.clone();
     Ok(upgrade.on_upgrade(move |socket| {
         let clock = app.clock.clone();
@@ -115,12 +136,24 @@ enum Said {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Answer {
-    Subscribed { topics: Vec<String>, cursor: String },
-    Unsubscribed { topics: Vec<String> },
-    Published { ids: Vec<String>, cursor: Option<String> },
-    Refreshed { expires_at: String },
+    Subscribed {
+        topics: Vec<String>,
+        cursor: String,
+    },
+    Unsubscribed {
+        topics: Vec<String>,
+    },
+    Published {
+        ids: Vec<String>,
+        cursor: Option<String>,
+    },
+    Refreshed {
+        expires_at: String,
+    },
     Pong,
-    Error { problem: Problem },
+    Error {
+        problem: Problem,
+    },
 }
 
 /// Why the connection ends.
@@ -163,7 +196,7 @@ impl Socket {
         let connected = Control::Connected {
             connection_id: self.admitted.connection.id.to_string(),
             cursor: self.cursor(),
-            heartbeat_seconds: self.kind.rules.section.heartbeat.as_secs_f64(),
+            heartbeat_seconds: frame::seconds(self.kind.rules.section.heartbeat),
         };
         self.control(&connected).await?;
         if reset { self.reset().await } else { Ok(()) }
@@ -181,7 +214,8 @@ impl Socket {
         if scope.patterns.as_slice().is_empty() && resumed.is_none() {
             return false;
         }
-        metrics::counter!("tidings_resumes_total").increment(u64::from(resumed.flatten().is_some()));
+        metrics::counter!("tidings_resumes_total")
+            .increment(u64::from(resumed.flatten().is_some()));
         let start = resumed.flatten().map_or(Start::Live, Start::After);
         let key = feed_key(scope, &frame::MESSAGES, &self.kind.rules.section);
         self.reader = Some(self.app.transports.hub.reader(&self.log, key, start, None));
@@ -189,7 +223,10 @@ impl Socket {
     }
 
     fn cursor(&self) -> String {
-        self.reader.as_ref().map_or_else(|| self.log.at(self.log.head()), Reader::cursor).to_string()
+        self.reader
+            .as_ref()
+            .map_or_else(|| self.log.at(self.log.head()), Reader::cursor)
+            .to_string()
     }
 
     async fn reset(&mut self) -> Result<(), End> {
@@ -237,7 +274,12 @@ impl Socket {
         }
         self.unanswered += 1;
         match self.reader.as_mut().and_then(Reader::checkpoint) {
-            Some(cursor) => self.control(&Control::Checkpoint { cursor: cursor.to_string() }).await?,
+            Some(cursor) => {
+                self.control(&Control::Checkpoint {
+                    cursor: cursor.to_string(),
+                })
+                .await?
+            }
             None => self.send(Message::text(r#"{"type":"heartbeat"}"#)).await?,
         }
         self.send(Message::Ping(bytes::Bytes::new())).await
@@ -245,7 +287,12 @@ impl Socket {
 
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
         match delivery {
-            Delivery::Gap { oldest } => self.control(&Control::Gap { oldest: oldest.to_string() }).await,
+            Delivery::Gap { oldest } => {
+                self.control(&Control::Gap {
+                    oldest: oldest.to_string(),
+                })
+                .await
+            }
             Delivery::Dropped { count } => {
                 metrics::counter!("tidings_dropped_total").increment(count);
                 self.control(&Control::Dropped { count }).await
@@ -258,7 +305,8 @@ impl Socket {
                     count += 1;
                     self.send(Message::text(text)).await?;
                 }
-                metrics::counter!("tidings_deliveries_total", "transport" => "websocket").increment(count);
+                metrics::counter!("tidings_deliveries_total", "transport" => "websocket")
+                    .increment(count);
                 if let Some(committed) = committed {
                     metrics::histogram!("tidings_delivery_seconds").record(committed.elapsed());
                 }
@@ -275,7 +323,11 @@ impl Socket {
                     self.subscribe(scope, None);
                     if !lost.is_empty() {
                         let topics = lost.iter().map(ToString::to_string).collect();
-                        self.control(&Control::Unsubscribed { topics, reason: Reason::Forbidden }).await?;
+                        self.control(&Control::Unsubscribed {
+                            topics,
+                            reason: Reason::Forbidden,
+                        })
+                        .await?;
                     }
                 }
             }
@@ -287,15 +339,19 @@ impl Socket {
         match said {
             None | Some(Ok(Message::Close(_))) => Err(End::Gone),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-            Some(Ok(Message::Binary(_))) => {
-                Err(End::Fault(close_code::UNSUPPORTED, "messages are JSON text; binary frames are for ephemeral topics of a module"))
-            }
+            Some(Ok(Message::Binary(_))) => Err(End::Fault(
+                close_code::UNSUPPORTED,
+                "messages are JSON text; binary frames are for ephemeral topics of a module",
+            )),
             Some(Ok(Message::Text(text))) => self.answer(text.as_str()).await,
             Some(Err(e)) => {
                 let why = e.into_inner().to_string().to_ascii_lowercase();
                 Err(if why.contains("utf-8") || why.contains("utf8") {
                     End::Fault(close_code::INVALID, "the text is not UTF-8")
-                } else if why.contains("too long") || why.contains("too big") || why.contains("capacity") {
+                } else if why.contains("too long")
+                    || why.contains("too big")
+                    || why.contains("capacity")
+                {
                     End::Fault(close_code::SIZE, "the message is too long")
                 } else {
                     End::Gone
@@ -314,7 +370,8 @@ impl Socket {
             Ok(done) => done,
             Err(problem) => (Answer::Error { problem }, false),
         };
-        self.send(Message::text(with_reference(&answer, reference))).await?;
+        self.send(Message::text(with_reference(&answer, reference)))
+            .await?;
         self.silence.spoke(self.app.clock.now());
         if reset { self.reset().await } else { Ok(()) }
     }
@@ -326,21 +383,36 @@ impl Socket {
             Said::Subscribe { topics, cursor } => self.add(topics, cursor),
             Said::Unsubscribe { topics } => self.take_away(&topics).map(|answer| (answer, false)),
             Said::Refresh { token } => self.refresh(&token).await.map(|answer| (answer, false)),
-            Said::Publish { event, events, idempotency_key } => {
+            Said::Publish {
+                event,
+                events,
+                idempotency_key,
+            } => {
                 let items = match (event, events) {
                     (Some(event), None) => vec![event],
                     (None, Some(events)) => events,
                     _ => return Err(Problem::invalid("event", "exactly one of event and events")),
                 };
                 let principal = self.admitted.connection.principal();
-                let published = events::publish_items(&self.app, &principal, items, idempotency_key).await?;
+                let published =
+                    events::publish_items(&self.app, &principal, items, idempotency_key).await?;
                 let ids = published.ids.iter().map(ToString::to_string).collect();
-                Ok((Answer::Published { ids, cursor: published.cursor.map(|c| c.to_string()) }, false))
+                Ok((
+                    Answer::Published {
+                        ids,
+                        cursor: published.cursor.map(|c| c.to_string()),
+                    },
+                    false,
+                ))
             }
         }
     }
 
-    fn add(&mut self, topics: Vec<String>, cursor: Option<String>) -> Result<(Answer, bool), Problem> {
+    fn add(
+        &mut self,
+        topics: Vec<String>,
+        cursor: Option<String>,
+    ) -> Result<(Answer, bool), Problem> {
         let more = request::patterns(&topics).map_err(|why| Problem::invalid("topics", &why))?;
         if topics.is_empty() {
             return Err(Problem::invalid("topics", "at least one topic or pattern"));
@@ -348,20 +420,45 @@ impl Socket {
         super::check_ticket(self.ticket_topics.as_ref(), &more)?;
         let connection = self.admitted.connection.clone();
         if cursor.is_some() && self.reader.is_some() {
-            return Err(Problem::invalid("cursor", "one cursor for the connection: only the first subscribe may set it"));
+            return Err(Problem::invalid(
+                "cursor",
+                "one cursor for the connection: only the first subscribe may set it",
+            ));
         }
-        let all: Vec<Pattern> = connection.asked().as_slice().iter().chain(more.as_slice()).cloned().collect();
+        let all: Vec<Pattern> = connection
+            .asked()
+            .as_slice()
+            .iter()
+            .chain(more.as_slice())
+            .cloned()
+            .collect();
         let asked = Patterns::new(all);
         if asked.as_slice().len() > MAX_PATTERNS {
-            return Err(Problem::invalid("topics", &format!("at most {MAX_PATTERNS} topics on one connection")));
+            return Err(Problem::invalid(
+                "topics",
+                &format!("at most {MAX_PATTERNS} topics on one connection"),
+            ));
         }
-        let (scope, lost) = self.app.transports.connections.scope(&connection.principal(), &asked);
+        let (scope, lost) = self
+            .app
+            .transports
+            .connections
+            .scope(&connection.principal(), &asked);
         if let Some(pattern) = lost.iter().find(|p| more.as_slice().contains(p)) {
-            return Err(Problem::forbidden("topics", &format!("the policy allows nothing of {pattern}")));
+            return Err(Problem::forbidden(
+                "topics",
+                &format!("the policy allows nothing of {pattern}"),
+            ));
         }
         connection.set_scope(asked, scope.clone());
         let is_reset = self.subscribe(scope, cursor.as_deref().map(str::as_bytes));
-        Ok((Answer::Subscribed { topics, cursor: self.cursor() }, is_reset))
+        Ok((
+            Answer::Subscribed {
+                topics,
+                cursor: self.cursor(),
+            },
+            is_reset,
+        ))
     }
 
     fn take_away(&mut self, topics: &[String]) -> Result<Answer, Problem> {
@@ -369,21 +466,43 @@ impl Socket {
         let connection = self.admitted.connection.clone();
         let had = connection.asked();
         if let Some(pattern) = gone.as_slice().iter().find(|p| !had.as_slice().contains(p)) {
-            return Err(Problem::invalid("topics", &format!("{pattern} is not subscribed")));
+            return Err(Problem::invalid(
+                "topics",
+                &format!("{pattern} is not subscribed"),
+            ));
         }
-        let asked = Patterns::new(had.as_slice().iter().filter(|p| !gone.as_slice().contains(p)).cloned().collect());
-        let (scope, _) = self.app.transports.connections.scope(&connection.principal(), &asked);
+        let asked = Patterns::new(
+            had.as_slice()
+                .iter()
+                .filter(|p| !gone.as_slice().contains(p))
+                .cloned()
+                .collect(),
+        );
+        let (scope, _) = self
+            .app
+            .transports
+            .connections
+            .scope(&connection.principal(), &asked);
         connection.set_scope(asked, scope.clone());
         self.subscribe(scope, None);
-        Ok(Answer::Unsubscribed { topics: topics.to_vec() })
+        Ok(Answer::Unsubscribed {
+            topics: topics.to_vec(),
+        })
     }
 
     async fn refresh(&mut self, token: &str) -> Result<Answer, Problem> {
         let connection = self.admitted.connection.clone();
-        let principal = self.app.verify_refresh(&connection.principal(), token).await?;
+        let principal = self
+            .app
+            .verify_refresh(&connection.principal(), token)
+            .await?;
         let expires_at = principal.expires_at.to_string();
         // The connection is in the table for as long as we hold it.
-        let _ = self.app.transports.connections.refresh(&connection.log.tenant, connection.id, principal);
+        let _ = self.app.transports.connections.refresh(
+            &connection.log.tenant,
+            connection.id,
+            principal,
+        );
         Ok(Answer::Refreshed { expires_at })
     }
 
@@ -418,7 +537,10 @@ impl Socket {
                 (code_of(reason), reason.as_str())
             }
         };
-        let frame = CloseFrame { code, reason: text.into() };
+        let frame = CloseFrame {
+            code,
+            reason: text.into(),
+        };
         let _ = tokio::time::timeout(super::frame::MIN_RETRY, async {
             let _ = self.socket.send(Message::Close(Some(frame))).await;
             // The peer's own close frame ends it cleanly.
@@ -448,12 +570,26 @@ fn read(text: &str, max_depth: usize) -> (Option<serde_json::Value>, Result<Said
         Err(e) => return (None, Err(Problem::malformed(&e.to_string()))),
     };
     let reference = members.remove("ref");
-    let kind = members.get("type").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let kind = members
+        .get("type")
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if !["subscribe", "unsubscribe", "publish", "refresh", "ping"].contains(&kind.as_str()) {
-        return (reference, Err(Problem::invalid("type", "one of subscribe, unsubscribe, publish, refresh, ping")));
+        return (
+            reference,
+            Err(Problem::invalid(
+                "type",
+                "one of subscribe, unsubscribe, publish, refresh, ping",
+            )),
+        );
     }
     // Read from the text again, so that data keeps its numbers and order.
-    let said = if reference.is_some() { without_reference(text) } else { Ok(text.to_owned()) };
+    let said = if reference.is_some() {
+        without_reference(text)
+    } else {
+        Ok(text.to_owned())
+    };
     let said = said.and_then(|text| serde_json::from_str::<Said>(&text));
     let said = said.map_err(|e| {
         let why = e.to_string();
@@ -464,7 +600,8 @@ fn read(text: &str, max_depth: usize) -> (Option<serde_json::Value>, Result<Said
 }
 
 fn without_reference(text: &str) -> Result<String, serde_json::Error> {
-    let mut members: std::collections::BTreeMap<String, Box<RawValue>> = serde_json::from_str(text)?;
+    let mut members: std::collections::BTreeMap<String, Box<RawValue>> =
+        serde_json::from_str(text)?;
     members.remove("ref");
     serde_json::to_string(&members)
 }

@@ -26,7 +26,9 @@ struct List {
 }
 
 fn may_see(principal: &Principal, subject: &str) -> bool {
-    principal.subject.as_ref() == subject || principal.has_role(ADMIN) || principal.has_scope(READ_ALL)
+    principal.subject.as_ref() == subject
+        || principal.has_role(ADMIN)
+        || principal.has_scope(READ_ALL)
 }
 
 fn unknown() -> Problem {
@@ -34,7 +36,7 @@ fn unknown() -> Problem {
 }
 
 /// Lists them, the newest first.
-pub async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let principal = caller(&app, &parts).await?;
     let query = Query::of(&parts.uri);
@@ -49,19 +51,35 @@ pub async fn list(State(app): State<App>, request: Request) -> Result<Response, 
     let more = all.len() > limit;
     all.truncate(limit);
     let cursor = all.last().filter(|_| more).map(|c| c.connection_id.clone());
-    Ok(Json(List { connections: all, cursor }).into_response())
+    Ok(Json(List {
+        connections: all,
+        cursor,
+    })
+    .into_response())
 }
 
 /// Closes one.
-pub async fn close(State(app): State<App>, Path(id): Path<String>, request: Request) -> Result<StatusCode, Problem> {
+pub(crate) async fn close(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
     let (parts, _) = request.into_parts();
     let principal = caller(&app, &parts).await?;
     let id = Uuid::parse_str(&id).map_err(|_| unknown())?;
-    let found = app.transports.connections.find(&principal.tenant, id).ok_or_else(unknown)?;
+    let found = app
+        .transports
+        .connections
+        .find(&principal.tenant, id)
+        .ok_or_else(unknown)?;
     if !may_see(&principal, &found.principal().subject) {
         return Err(unknown());
     }
-    if app.transports.connections.close(&principal.tenant, id, Reason::Closed) {
+    if app
+        .transports
+        .connections
+        .close(&principal.tenant, id, Reason::Closed)
+    {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(unknown())
@@ -80,20 +98,38 @@ struct Refreshed {
 }
 
 /// Gives one a fresh token, before the old one ends.
-pub async fn refresh(State(app): State<App>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn refresh(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let caller = caller(&app, &parts).await?;
     let limits = &app.config.limits;
-    let Token { token } = body::json(&parts.headers, content, limits.body_other, limits.json_depth).await?;
+    let Token { token } = body::json(
+        &parts.headers,
+        content,
+        limits.body_other,
+        limits.json_depth,
+    )
+    .await?;
     let id = Uuid::parse_str(&id).map_err(|_| unknown())?;
-    let found = app.transports.connections.find(&caller.tenant, id).ok_or_else(unknown)?;
+    let found = app
+        .transports
+        .connections
+        .find(&caller.tenant, id)
+        .ok_or_else(unknown)?;
     let holder = found.principal();
     if holder.subject != caller.subject {
         return Err(unknown());
     }
     let principal = app.verify_refresh(&holder, &token).await?;
     let expires_at = principal.expires_at.to_string();
-    if !app.transports.connections.refresh(&caller.tenant, id, principal) {
+    if !app
+        .transports
+        .connections
+        .refresh(&caller.tenant, id, principal)
+    {
         return Err(unknown());
     }
     Ok(Json(Refreshed { expires_at }).into_response())

@@ -1,12 +1,15 @@
 //! `GET /metrics`: Prometheus text.
 
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 
-use crate::app::App;
+use crate::telemetry;
 
 /// Everything that is counted.
-pub async fn get(State(app): State<App>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render()).into_response()
+pub(crate) async fn get() -> Response {
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        telemetry::metrics::render(),
+    )
+        .into_response()
 }

@@ -1,18 +1,18 @@
 //! A file per resource. A line that names a status, header, path or query stands here or in [`super`].
 
-pub mod connections;
-pub mod dead_letters;
-pub mod events;
-pub mod health;
-pub mod metrics;
-pub mod openapi;
-pub mod page;
-pub mod problems;
-pub mod revocations;
-pub mod status;
-pub mod streams;
-pub mod test_clock;
-pub mod tickets;
+pub(crate) mod connections;
+pub(crate) mod dead_letters;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod openapi;
+pub(crate) mod page;
+pub(crate) mod problems;
+pub(crate) mod revocations;
+pub(crate) mod status;
+pub(crate) mod streams;
+pub(crate) mod test_clock;
+pub(crate) mod tickets;
 
 use http::request::Parts;
 use tidings_core::auth::Principal;
@@ -37,5 +37,8 @@ async fn admin(app: &App, parts: &Parts) -> Result<std::sync::Arc<Principal>, Pr
     if principal.has_role(ADMIN) {
         return Ok(principal);
     }
-    Err(Problem::new(super::problem::Kind::Forbidden, "this needs the role admin"))
+    Err(Problem::new(
+        super::problem::Kind::Forbidden,
+        "this needs the role admin",
+    ))
 }

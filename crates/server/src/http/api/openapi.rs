@@ -4,9 +4,9 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 
 /// The OpenAPI 3.1 document.
-pub const DOCUMENT: &str = include_str!("../openapi.json");
+pub(crate) const DOCUMENT: &str = include_str!("../openapi.json");
 
 /// The document.
-pub async fn get() -> Response {
+pub(crate) async fn get() -> Response {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
 }

@@ -6,7 +6,7 @@ use axum::response::{Html, IntoResponse, Response};
 use crate::http::problem::{Kind, Problem};
 
 /// A short page for a person who followed a `type`.
-pub async fn get(Path(slug): Path<String>) -> Response {
+pub(crate) async fn get(Path(slug): Path<String>) -> Response {
     let Some(kind) = Kind::ALL.iter().find(|kind| kind.slug() == slug) else {
         return Problem::not_found("there is no such problem type").into_response();
     };

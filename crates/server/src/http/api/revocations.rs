@@ -59,21 +59,34 @@ struct List {
 }
 
 fn check(field: &str, text: Option<&str>) -> Result<(), Problem> {
-    let is_wrong = |t: &str| t.is_empty() || t.len() > MAX_TEXT_BYTES || t.chars().any(char::is_control);
+    let is_wrong =
+        |t: &str| t.is_empty() || t.len() > MAX_TEXT_BYTES || t.chars().any(char::is_control);
     if text.is_some_and(is_wrong) {
-        return Err(Problem::invalid(field, "1 to 1024 bytes without control characters"));
+        return Err(Problem::invalid(
+            field,
+            "1 to 1024 bytes without control characters",
+        ));
     }
     Ok(())
 }
 
 /// Revokes a subject's tokens so far, or one token.
-pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn revoke(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let principal = admin(&app, &parts).await?;
     let limits = &app.config.limits;
-    let asked: Asked = body::json(&parts.headers, content, limits.body_other, limits.json_depth).await?;
+    let asked: Asked = body::json(
+        &parts.headers,
+        content,
+        limits.body_other,
+        limits.json_depth,
+    )
+    .await?;
     if asked.subject.is_some() == asked.token_id.is_some() {
-        return Err(Problem::invalid("subject", "exactly one of subject and token_id"));
+        return Err(Problem::invalid(
+            "subject",
+            "exactly one of subject and token_id",
+        ));
     }
     check("subject", asked.subject.as_deref())?;
     check("token_id", asked.token_id.as_deref())?;
@@ -90,7 +103,9 @@ pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response
     };
     let stored = revocation.clone();
     app.log
-        .write::<_, DbError>(&principal.tenant, move |tx| Revocations::insert(tx, &stored))
+        .write::<_, DbError>(&principal.tenant, move |tx| {
+            Revocations::insert(tx, &stored)
+        })
         .await
         .map_err(|e| Problem::from(&e))?;
     app.revocations.add(revocation.clone());
@@ -98,26 +113,49 @@ pub async fn revoke(State(app): State<App>, request: Request) -> Result<Response
 }
 
 /// Lists them, the newest first.
-pub async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let principal = admin(&app, &parts).await?;
     let query = Query::of(&parts.uri);
     let limit = usize::try_from(query.number("limit", 100, 1, 1_000)?).unwrap_or(usize::MAX);
-    let (tenant, after) = (principal.tenant.clone(), query.get("after").map(str::to_owned));
-    let read = move |conn: &mut tidings_core::db::Conn| Revocations::list(conn, &tenant, after.as_deref(), limit + 1);
-    let mut all = app.log.db().read(read).await.map_err(|e| Problem::from(&e))?;
+    let (tenant, after) = (
+        principal.tenant.clone(),
+        query.get("after").map(str::to_owned),
+    );
+    let read = move |conn: &mut tidings_core::db::Conn| {
+        Revocations::list(conn, &tenant, after.as_deref(), limit + 1)
+    };
+    let mut all = app
+        .log
+        .db()
+        .read(read)
+        .await
+        .map_err(|e| Problem::from(&e))?;
     let more = all.len() > limit;
     all.truncate(limit);
     let cursor = all.last().filter(|_| more).map(|r| r.id.clone());
-    Ok(Json(List { revocations: all.into_iter().map(Shown::from).collect(), cursor }).into_response())
+    Ok(Json(List {
+        revocations: all.into_iter().map(Shown::from).collect(),
+        cursor,
+    })
+    .into_response())
 }
 
 /// Undoes one.
-pub async fn undo(State(app): State<App>, Path(id): Path<String>, request: Request) -> Result<StatusCode, Problem> {
+pub(crate) async fn undo(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
     let (parts, _) = request.into_parts();
     let principal = admin(&app, &parts).await?;
     let (tenant, of) = (principal.tenant.clone(), id.clone());
-    let removed = app.log.write::<_, DbError>(&principal.tenant, move |tx| Revocations::remove(tx, &tenant, &of)).await;
+    let removed = app
+        .log
+        .write::<_, DbError>(&principal.tenant, move |tx| {
+            Revocations::remove(tx, &tenant, &of)
+        })
+        .await;
     if !removed.map_err(|e| Problem::from(&e))?.value {
         return Err(Problem::not_found("there is no such revocation"));
     }

@@ -11,7 +11,7 @@ use crate::http::problem::Problem;
 
 /// The answer.
 #[derive(Debug, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     version: &'static str,
     node: String,
     uptime_seconds: u64,
@@ -33,18 +33,34 @@ struct Counts {
 }
 
 /// Numbers of the caller's tenant.
-pub async fn get(State(app): State<App>, request: Request) -> Result<Json<Status>, Problem> {
+pub(crate) async fn get(State(app): State<App>, request: Request) -> Result<Json<Status>, Problem> {
     let (parts, _) = request.into_parts();
     let principal = caller(&app, &parts).await?;
-    let log = app.log.tenant(&principal.tenant).await.map_err(|e| Problem::from(&e))?;
+    let log = app
+        .log
+        .tenant(&principal.tenant)
+        .await
+        .map_err(|e| Problem::from(&e))?;
     let of = log.clone();
-    let oldest = app.log.db().read(move |conn| store::oldest(conn, &of)).await.map_err(|e| Problem::from(&e))?;
+    let oldest = app
+        .log
+        .db()
+        .read(move |conn| store::oldest(conn, &of))
+        .await
+        .map_err(|e| Problem::from(&e))?;
     let [sse, websocket, long_poll] = app.transports.connections.counts_of(&principal.tenant);
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         node: app.node.clone(),
         uptime_seconds: app.started.elapsed().as_secs(),
-        log: LogStatus { head: log.at(log.head()).to_string(), oldest: log.at(oldest).to_string() },
-        connections: Counts { sse, websocket, long_poll },
+        log: LogStatus {
+            head: log.at(log.head()).to_string(),
+            oldest: log.at(oldest).to_string(),
+        },
+        connections: Counts {
+            sse,
+            websocket,
+            long_poll,
+        },
     }))
 }

@@ -11,12 +11,12 @@ use crate::app::App;
 
 /// By how much.
 #[derive(Debug, Deserialize)]
-pub struct Advance {
+pub(crate) struct Advance {
     advance_ms: u64,
 }
 
 /// Moves it.
-pub async fn advance(State(app): State<App>, Json(by): Json<Advance>) -> StatusCode {
+pub(crate) async fn advance(State(app): State<App>, Json(by): Json<Advance>) -> StatusCode {
     app.clock.advance(Duration::from_millis(by.advance_ms));
     StatusCode::NO_CONTENT
 }
