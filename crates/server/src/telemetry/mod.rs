@@ -19,8 +19,9 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tidings_core::clock::Clock;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Config, LogFormat};
 use logs::{Format, Records};
@@ -55,6 +56,20 @@ pub(crate) fn is_filter(text: &str) -> bool {
     };
     let mut parts = text.split(',').map(str::trim);
     parts.all(|part| is_level(part) || part.contains('=')) && text.parse::<EnvFilter>().is_ok()
+}
+
+/// Gives every span of ours to the exporter. Absent, not idle, where nothing is exported: it costs on every span.
+fn traces_layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    traces::turn_on();
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(SERVICE))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(traces::only_ours())
 }
 
 /// Keeps telemetry running. [`Telemetry::shutdown`] writes what is still waiting.
@@ -93,16 +108,7 @@ impl Telemetry {
             Some(endpoint) => Some(traces::exporter(endpoint).map_err(TelemetryError::Otlp)?),
             None => None,
         };
-        // The layer must be absent, not idle, where nothing is exported: it costs on every span.
-        let tracing_layer = provider.as_ref().map(|provider| {
-            traces::turn_on();
-            tracing_opentelemetry::layer()
-                .with_tracer(provider.tracer(SERVICE))
-                .with_location(false)
-                .with_threads(false)
-                .with_tracked_inactivity(false)
-                .with_filter(traces::only_ours())
-        });
+        let tracing_layer = provider.as_ref().map(traces_layer);
         tracing_subscriber::registry()
             .with(tracing_layer)
             .with(records.with_filter(filter))
