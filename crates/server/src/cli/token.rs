@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// How long the token holds, such as 30s, 15m, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl)]
     ttl: Duration,
-    /// Sign with this private key, as `tidings keygen --jwks` makes it, and not with auth.jwt_secret
+    /// Sign with this private key, as `tidings keygen --jwks` makes it, and not with `auth.jwt_secret`
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     #[command(flatten)]

@@ -7,9 +7,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Source};
+use super::input::Input;
 use super::settings::{self, FOREIGN_PREFIXES, SETTINGS};
 use super::suggest::nearest;
-use super::value::Input;
 
 /// Names under `TIDINGS_` that are no settings: the file itself, and what client commands read.
 const RESERVED: [&str; 3] = [CONFIG, URL, TOKEN];

@@ -10,8 +10,8 @@ use tempfile::NamedTempFile;
 use tidings_core::auth::AuthConfig;
 use tidings_core::retention::Keep;
 
+use super::kind::Kind;
 use super::settings::{Default as Standard, SETTINGS, Setting, Standing};
-use super::value::Kind;
 use super::{Config, ConfigErrors, FlagValue, Loaded, QueryToken, Sources, load, markdown};
 
 fn file(text: &str) -> NamedTempFile {
@@ -113,7 +113,7 @@ fn shown(setting: &Setting, text: &str) -> Json {
         Kind::Secret => "********".into(),
         _ => setting
             .kind
-            .read(&super::value::Input::Raw(text.to_owned()))
+            .read(&super::input::Input::Raw(text.to_owned()))
             .unwrap()
             .to_json(),
     }

@@ -58,6 +58,14 @@ pub(crate) fn is_filter(text: &str) -> bool {
     parts.all(|part| is_level(part) || part.contains('=')) && text.parse::<EnvFilter>().is_ok()
 }
 
+/// The filter of a setting. The spans of requests are always on: their ids belong to every record, however few are logged.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let filter: EnvFilter = level.parse().map_err(|e| format!("{e}"))?;
+    let spans = format!("{}=info", traces::TARGET);
+    let spans = spans.parse().map_err(|e| format!("{e}"))?;
+    Ok(filter.add_directive(spans))
+}
+
 /// Gives every span of ours to the exporter. Absent, not idle, where nothing is exported: it costs on every span.
 fn traces_layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
@@ -97,11 +105,7 @@ impl Telemetry {
             LogFormat::Auto if std::io::stderr().is_terminal() => Format::Text,
             LogFormat::Auto => Format::Json,
         };
-        let filter: EnvFilter = config
-            .log
-            .level
-            .parse()
-            .map_err(|e| TelemetryError::Filter(format!("{e}")))?;
+        let filter = filter(&config.log.level).map_err(TelemetryError::Filter)?;
         let writer = Writer::start(Box::new(std::io::stderr()))?;
         let records = Records::new(format, writer.queue(), clock);
         let provider = match &config.otlp_endpoint {

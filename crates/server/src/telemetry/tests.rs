@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use tidings_core::clock::{Clock, Timestamp};
 use tracing::subscriber::with_default;
 use tracing::{error, info, info_span, warn};
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry;
 
@@ -22,24 +23,31 @@ use super::{is_filter, metrics};
 
 /// An output that can be read, and held shut.
 #[derive(Clone, Default)]
-struct Out(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+struct Out(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// What was written, and whether writing has to wait.
+    state: Mutex<(Vec<u8>, bool)>,
+    opened: Condvar,
+}
 
 impl Out {
     fn shut(&self, is_shut: bool) {
-        self.0.0.lock().1 = is_shut;
-        self.0.1.notify_all();
+        self.0.state.lock().1 = is_shut;
+        self.0.opened.notify_all();
     }
 
     fn text(&self) -> String {
-        String::from_utf8(self.0.0.lock().0.clone()).unwrap()
+        String::from_utf8(self.0.state.lock().0.clone()).unwrap()
     }
 }
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut inner = self.0.0.lock();
+        let mut inner = self.0.state.lock();
         while inner.1 {
-            self.0.1.wait(&mut inner);
+            self.0.opened.wait(&mut inner);
         }
         inner.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -88,6 +96,26 @@ fn a_record_of_a_request_has_every_named_field() {
     assert_eq!(line["status_code"], 200);
     assert_eq!(line["method"], "GET");
     assert_eq!(line["path"], "/x");
+}
+
+#[test]
+fn a_record_names_its_request_however_few_are_logged() {
+    let out = Out::default();
+    let writer = Writer::start(Box::new(out.clone())).unwrap();
+    let records = Records::new(Format::Json, writer.queue(), Clock::System);
+    let quiet = records.with_filter(super::filter("warn").unwrap());
+    with_default(registry().with(quiet), || {
+        let (span, _) = traces::request_span("GET /x", None, None, "c-1");
+        span.in_scope(|| {
+            info!("not logged");
+            warn!("logged");
+        });
+    });
+    drop(writer);
+    let lines = lines(&out.text());
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["correlation_id"], "c-1");
+    assert!(lines[0]["trace_id"].is_string());
 }
 
 #[test]
@@ -425,4 +453,33 @@ fn metrics_are_shown_in_the_text_form_with_their_meaning() {
         let (_, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
+}
+
+#[test]
+fn telemetry_starts_once_with_a_collector_and_counts() {
+    let (address, requests) = collector();
+    let mut sources = crate::config::Sources::default();
+    for (name, value) in [
+        ("TIDINGS_OTLP_ENDPOINT", address.as_str()),
+        ("TIDINGS_LOG_LEVEL", "off"),
+    ] {
+        sources
+            .environment
+            .insert(name.to_owned(), value.to_owned());
+    }
+    let config = crate::config::load(&sources).unwrap().config;
+    let telemetry = super::Telemetry::start(&config, Clock::System).unwrap();
+    assert!(super::Telemetry::start(&config, Clock::System).is_err());
+    drop(traces::request_span("GET /whole", None, None, "c"));
+    metrics::publish("accepted", Some(Duration::from_millis(1)));
+    let text = metrics::render();
+    assert!(
+        text.contains("tidings_publishes_total{result=\"accepted\"} 1"),
+        "{text}"
+    );
+    assert!(text.contains("tidings_publish_seconds_count 1"), "{text}");
+    assert!(text.contains("tidings_build_info{version=\""), "{text}");
+    telemetry.shutdown();
+    let (_, body) = requests.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert!(contains(&body, b"GET /whole"));
 }
