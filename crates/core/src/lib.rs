@@ -17,6 +17,7 @@ pub mod cursor;
 pub mod db;
 pub mod event;
 pub mod hub;
+pub mod ingest;
 pub mod log;
 pub mod retention;
 pub mod tenant;

@@ -1,115 +1,25 @@
-//! Identity and authorization: who is calling, and what they may do.
+//! Identity and authorization: who is calling, until when, and what they may do. Pure answers; no request types.
+//!
+//! - `principal`: who is calling
+//! - `config`: how tokens are checked and read
+//! - `jwt`: a token to a principal; `jwks`: the issuer's keys
+//! - `ticket`: strings that are good for one connection; `seal`: the server's own key
+//! - `revocation`: what is refused although its signature holds
+//! - `policy`: Cedar policies, decided and cached
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+mod config;
+mod jwks;
+mod jwt;
+mod policy;
+mod principal;
+mod revocation;
+mod seal;
+mod ticket;
 
-use secrecy::SecretString;
-
-use crate::tenant::Tenant;
-
-/// How tokens are checked and read.
-#[derive(Debug, Clone)]
-pub struct AuthConfig {
-    /// The shared secret of HS256, HS384 and HS512 tokens.
-    pub jwt_secret: Option<SecretString>,
-    /// A file with the issuer's keys.
-    pub jwks_file: Option<PathBuf>,
-    /// An address of the issuer's keys.
-    pub jwks_url: Option<String>,
-    /// The issuer that a token must name.
-    pub issuer: Option<String>,
-    /// The audiences of which a token must name one.
-    pub audience: Vec<String>,
-    /// The tenant of tokens that name none.
-    pub default_tenant: Option<Tenant>,
-    /// How far clocks may differ.
-    pub leeway: Duration,
-    /// Where a token's facts stand.
-    pub claims: Claims,
-    /// Issuer to tenant, for tokens that name no tenant.
-    pub issuer_tenants: BTreeMap<String, String>,
-    /// Subject to roles, for tokens that name no role.
-    pub directory: BTreeMap<String, Vec<String>>,
-    /// Role to scopes, for tokens that name no scope.
-    pub role_scopes: BTreeMap<String, Vec<String>>,
-    /// How long fetched keys are used.
-    pub jwks_refresh: Duration,
-    /// The shortest time between two fetches.
-    pub jwks_floor: Duration,
-}
-
-impl Default for AuthConfig {
-    fn default() -> Self {
-        Self {
-            jwt_secret: None,
-            jwks_file: None,
-            jwks_url: None,
-            issuer: None,
-            audience: Vec::new(),
-            default_tenant: None,
-            leeway: Duration::from_secs(30),
-            claims: Claims::default(),
-            issuer_tenants: BTreeMap::new(),
-            directory: BTreeMap::new(),
-            role_scopes: BTreeMap::new(),
-            jwks_refresh: Duration::from_secs(300),
-            jwks_floor: Duration::from_secs(60),
-        }
-    }
-}
-
-/// Dotted paths into a token, the first that is there counts; `<audience>` stands for the audience.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claims {
-    /// Of the subject.
-    pub subject: Vec<String>,
-    /// Of the tenant.
-    pub tenant: Vec<String>,
-    /// Of the roles.
-    pub roles: Vec<String>,
-    /// Of the scopes.
-    pub scopes: Vec<String>,
-    /// Of the patients that the caller may see.
-    pub patient_ids: Vec<String>,
-}
-
-impl Default for Claims {
-    fn default() -> Self {
-        let paths = |paths: &[&str]| paths.iter().map(|&p| p.to_owned()).collect();
-        Self {
-            subject: paths(&["sub"]),
-            tenant: paths(&["tenant_id", "company_id"]),
-            roles: paths(&[
-                "roles",
-                "role",
-                "realm_access.roles",
-                "resource_access.<audience>.roles",
-            ]),
-            scopes: paths(&["scope", "scopes"]),
-            patient_ids: paths(&["patient_ids"]),
-        }
-    }
-}
-
-/// A parsed, validated set of policies.
-#[derive(Debug)]
-pub struct Policies;
-
-/// Why a set of policies is not usable.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct PolicyError(String);
-
-impl Policies {
-    /// Reads every `*.cedar` file of a folder.
-    pub fn load(dir: &std::path::Path) -> Result<Self, PolicyError> {
-        Err(PolicyError(format!("{}: a stand-in", dir.display())))
-    }
-
-    /// The built-in set's text.
-    #[must_use]
-    pub fn builtin_text() -> &'static str {
-        ""
-    }
-}
+pub use config::{AuthConfig, AuthConfigError, Claims};
+pub use jwt::Verifier;
+pub use policy::{Action, BUILTIN, Class, Policies, PolicyError, PolicyStore, Watching};
+pub use principal::{Principal, Refusal};
+pub use revocation::{Revocation, Revocations};
+pub use seal::{SealError, Sealer};
+pub use ticket::{Redeemed, Ticket, Tickets};

@@ -105,7 +105,9 @@ impl Rights {
         }
     }
 
-    pub(super) fn admits(&self, topic: &str) -> bool {
+    /// Whether a topic that the patterns match may be seen.
+    #[must_use]
+    pub fn admits(&self, topic: &str) -> bool {
         match self {
             Self::All => true,
             Self::Filtered { admits, .. } => admits(topic),

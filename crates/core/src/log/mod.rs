@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::cursor::{Cursor, Epoch, Seq};
 use crate::db::{Conn, Db, DbError};
 use crate::event::{Event, EventId, NewEvent};
-use crate::hub::Hub;
+use crate::hub::{Hub, Rights};
 use crate::retention::TopicRules;
 use crate::tenant::Tenant;
 use crate::topic::Patterns;
@@ -309,20 +309,23 @@ impl Log {
         })
     }
 
-    /// Committed events after a place, oldest first. `limit` bounds their number; [`store::PAGE_BYTES`] their size.
+    /// Committed events after a place, oldest first: those that match, and that the rights admit. `limit` bounds their
+    /// number; [`store::PAGE_BYTES`] their size.
     pub async fn read(
         &self,
-        tenant: &Tenant,
+        log: &Arc<TenantLog>,
         after: Seq,
         patterns: &Patterns,
+        rights: &Rights,
         limit: usize,
     ) -> Result<Page, DbError> {
-        let log = self.tenant(tenant).await?;
-        let patterns = patterns.clone();
-        self.0
-            .db
-            .read(move |conn| store::page(conn, &log, after, &patterns, limit, |_| true))
-            .await
+        let (log, patterns, rights) = (log.clone(), patterns.clone(), rights.clone());
+        let read = move |conn: &mut Conn| {
+            store::page(conn, &log, after, &patterns, limit, |topic| {
+                rights.admits(topic)
+            })
+        };
+        self.0.db.read(read).await
     }
 
     /// Removes what retention and the idempotency window have passed, in transactions of bounded size. Also the probe

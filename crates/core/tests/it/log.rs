@@ -18,13 +18,13 @@ on_each_backend! {
         core.publish(&b, vec![event("x/1", 9)]).await;
         let last = core.publish(&a, vec![event("x/1", 4)]).await.cursor.unwrap();
         for (asked, data) in [(&["**"][..], "1234"), (&["x/*"], "134"), (&["x/1"], "14"), (&["x/1", "y"], "124"), (&["z"], "")] {
-            let page = core.log.read(&a, 0, &patterns(asked), 100).await.unwrap();
+            let page = core.read(&a, 0, &patterns(asked), 100).await;
             let got: String = page.events.iter().map(|e| &e.json[e.data_at..e.json.len() - 1]).collect();
             assert_eq!((got.as_str(), page.end.next, page.end.is_end), (data, last.seq, true), "{asked:?}");
         }
         let mut after = 0;
         for data in ["1", "3", "4", ""] {
-            let page = core.log.read(&a, after, &patterns(&["x/*"]), 1).await.unwrap();
+            let page = core.read(&a, after, &patterns(&["x/*"]), 1).await;
             assert_eq!(page.events.iter().map(|e| &e.json[e.data_at..e.json.len() - 1]).collect::<String>(), data);
             after = page.end.next;
         }
@@ -51,7 +51,7 @@ on_each_backend! {
         for task in tasks {
             task.await.unwrap();
         }
-        let page = core.log.read(&a, 0, &patterns(&["x"]), 2_000).await.unwrap();
+        let page = core.read(&a, 0, &patterns(&["x"]), 2_000).await;
         assert_eq!(page.events.len(), 1_000);
         assert!(page.events.windows(2).all(|w| w[0].seq < w[1].seq));
     }
@@ -71,7 +71,7 @@ on_each_backend! {
         assert_eq!(again.ids[0], first.ids[0]);
         let conflict = core.log.publish(&a, Batch { subject: "s".into(), events: vec![with_id("3", 3), with_id("1", 7)], idempotency: None });
         assert!(matches!(conflict.await, Err(PublishError::IdConflict { index: 1 })));
-        let page = core.log.read(&a, 0, &patterns(&["x"]), 100).await.unwrap();
+        let page = core.read(&a, 0, &patterns(&["x"]), 100).await;
         assert_eq!(page.events.len(), 2);
 
         let keyed = |request: &str, data| Batch {
@@ -112,7 +112,7 @@ on_each_backend! {
         assert!(matches!(failed.await, Err(WriteError::Refused(DbError::Conflict(_)))));
         let names = core.log.db().read(|conn| conn.rows("SELECT name FROM facts WHERE value = 'v'", &[], |row| Ok(row.text(0)?.to_owned())));
         assert_eq!(names.await.unwrap(), ["kept"]);
-        assert_eq!(core.log.read(&a, 0, &patterns(&["x"]), 9).await.unwrap().events.len(), 1);
+        assert_eq!(core.read(&a, 0, &patterns(&["x"]), 9).await.events.len(), 1);
     }
 }
 
@@ -133,7 +133,7 @@ on_each_backend! {
         bed.clock.advance(Duration::from_secs(61));
         let last = core.publish(&a, vec![event("aged", 2)]).await.cursor.unwrap();
         core.log.trim().await.unwrap();
-        let read = async |asked: &[&str]| core.log.read(&a, 0, &patterns(asked), 100).await.unwrap();
+        let read = async |asked: &[&str]| core.read(&a, 0, &patterns(asked), 100).await;
         let aged = read(&["aged"]).await;
         assert_eq!((aged.events.len(), aged.end.gap), (1, Some(1)));
         let counted = read(&["counted/**"]).await;
@@ -142,7 +142,7 @@ on_each_backend! {
         assert!(read(&["sized"]).await.events.iter().map(|e| e.json.len()).sum::<usize>() <= 250);
         let kept = read(&["kept"]).await;
         assert_eq!((kept.events.len(), kept.end.gap), (1, None), "nothing is missing from this topic");
-        assert_eq!(core.log.read(&a, last.seq, &patterns(&["**"]), 9).await.unwrap().end.gap, None);
+        assert_eq!(core.read(&a, last.seq, &patterns(&["**"]), 9).await.end.gap, None);
     }
 }
 
@@ -157,7 +157,7 @@ on_each_backend! {
         let second = core.publish(&a, vec![event("x", 2)]).await.cursor.unwrap();
         assert_eq!(second.epoch, first.epoch);
         assert!(second.seq > first.seq);
-        assert_eq!(core.log.read(&a, 0, &patterns(&["x"]), 9).await.unwrap().events.len(), 2);
+        assert_eq!(core.read(&a, 0, &patterns(&["x"]), 9).await.events.len(), 2);
     }
 }
 

@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use tidings_core::clock::{Clock, Timestamp};
 use tidings_core::db::{Db, Target};
 use tidings_core::event::{EventType, Json, NewEvent};
-use tidings_core::hub::Hub;
-use tidings_core::log::{Batch, Log, LogConfig, Published};
+use tidings_core::hub::{Hub, Rights};
+use tidings_core::log::{Batch, Log, LogConfig, Page, Published};
 use tidings_core::retention::TopicRules;
 use tidings_core::tenant::Tenant;
 use tidings_core::topic::{Pattern, Patterns, Topic};
@@ -117,6 +117,20 @@ impl Bed {
 }
 
 impl Core {
+    pub(crate) async fn read(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        patterns: &Patterns,
+        limit: usize,
+    ) -> Page {
+        let log = self.log.tenant(tenant).await.unwrap();
+        self.log
+            .read(&log, after, patterns, &Rights::All, limit)
+            .await
+            .unwrap()
+    }
+
     pub(crate) async fn publish(&self, tenant: &Tenant, events: Vec<NewEvent>) -> Published {
         self.log
             .publish(
