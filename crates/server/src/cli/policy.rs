@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tidings_core::auth::Policies;
+use tidings_core::auth::{BUILTIN, Policies};
 
 use super::{Failure, print};
 
@@ -26,7 +26,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             Policies::load(&dir).map_err(Failure::failed)?;
             print(&format!("{}: good\n", dir.display()))?;
         }
-        Command::Show => print(Policies::builtin_text())?,
+        Command::Show => print(BUILTIN)?,
     }
     Ok(ExitCode::SUCCESS)
 }

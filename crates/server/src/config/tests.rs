@@ -541,6 +541,7 @@ fn what_has_no_effect_is_warned_about_and_what_others_put_there_is_not() {
         ("TIDINGS_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
         ("TIDINGS_SERVICE_HOST", "10.0.0.1"),
         ("TIDINGS_TOKEN", "x"),
+        ("TIDINGS_TEST_CLOCK", "manual"),
         ("TIDINGS_URL", "http://x"),
         ("TIDINGS_LISTEN", ""),
         ("PATH", "/bin"),

@@ -306,6 +306,7 @@ fn collector() -> (String, Receiver<(String, Vec<u8>)>) {
             let mut piece = [0; 4096];
             let (head, length) = loop {
                 let read = stream.read(&mut piece).unwrap();
+                assert!(read > 0, "the request ended early");
                 bytes.extend_from_slice(&piece[..read]);
                 if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
                     let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
@@ -320,6 +321,7 @@ fn collector() -> (String, Receiver<(String, Vec<u8>)>) {
             };
             while bytes.len() < length {
                 let read = stream.read(&mut piece).unwrap();
+                assert!(read > 0, "the request ended early");
                 bytes.extend_from_slice(&piece[..read]);
             }
             let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
