@@ -7,7 +7,6 @@ use crate::config::markdown;
 
 /// `tidings config`. Without a flag: the effective configuration as TOML, secrets masked.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Args {
     /// Every setting with its value, source, default, environment name and meaning
     #[arg(long)]

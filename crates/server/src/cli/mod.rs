@@ -82,7 +82,7 @@ enum Command {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Configuration")]
 pub(crate) struct ConfigArgs {
-    /// TOML file with settings [environment: TIDINGS_CONFIG]
+    /// TOML file with settings [environment: `TIDINGS_CONFIG`]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Address to listen on, such as 127.0.0.1:8080; port 0 takes a free one
@@ -97,7 +97,7 @@ pub(crate) struct ConfigArgs {
     /// How records are written: auto, json or text
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
-    /// Least level that is logged, or directives such as info,tidings::http=debug
+    /// Least level that is logged, or directives such as `info,tidings::http=debug`
     #[arg(long, value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
     /// Any setting; `tidings config --explain` lists them all. May be repeated
@@ -149,11 +149,11 @@ impl ConfigArgs {
 /// The server and the credential of a command that talks to one.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// Address of the server, such as http://127.0.0.1:8080 [environment: TIDINGS_URL]
+    /// Address of the server, such as `http://127.0.0.1:8080` [environment: `TIDINGS_URL`]
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// Token to authenticate with [environment: TIDINGS_TOKEN]
-    #[arg(long, value_name = "TOKEN", hide_default_value = true)]
+    /// Token to authenticate with [environment: `TIDINGS_TOKEN`]
+    #[arg(long, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
 }
 

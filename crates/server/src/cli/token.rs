@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// How long the token holds, such as 30s, 15m, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl)]
     ttl: Duration,
-    /// Sign with this private key, as `tidings keygen --jwks` makes it, and not with auth.jwt_secret
+    /// Sign with this private key, as `tidings keygen --jwks` makes it, and not with `auth.jwt_secret`
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     #[command(flatten)]
@@ -152,6 +152,7 @@ fn insert(object: &mut Map<String, Value>, path: &[String], value: Value) {
 mod tests {
     use clap::Parser as _;
     use jsonwebtoken::{DecodingKey, Validation, decode};
+    use tidings_core::auth::Verifier;
 
     use super::*;
 
@@ -196,6 +197,25 @@ mod tests {
         assert_eq!(claims["exp"], now.as_secs() + 7_200);
         assert!(claims["jti"].as_str().is_some_and(|id| id.len() > 20));
         assert!(claims.get("aud").is_none() && claims.get("iss").is_none());
+    }
+
+    #[tokio::test]
+    async fn the_server_of_the_same_configuration_accepts_it() {
+        let mut auth = auth();
+        auth.issuer = Some("https://id.example".into());
+        auth.audience = vec!["app".into()];
+        auth.claims.tenant = vec!["org.id".into()];
+        let args =
+            parse("--tenant t --subject s --role r --scope a --scope b --patient-id 7").unwrap();
+        let token = sign(&args, &auth, Clock::System.now()).unwrap();
+        let principal = Verifier::new(auth, Clock::System)
+            .unwrap()
+            .verify(&token)
+            .await
+            .unwrap();
+        assert_eq!((principal.tenant.as_str(), &*principal.subject), ("t", "s"));
+        assert!(principal.has_role("r") && principal.has_scope("a") && principal.has_scope("b"));
+        assert!(principal.patient_ids.contains("7"));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Configuration: a TOML file < the environment < flags, over one table of settings.
 //!
 //! - `settings`: the table: every key with its kind, default, doc line, aliases
-//! - `value`, `units`, `topics`: what settings hold, read and shown
+//! - `input`, `kind`, `value`, `units`, `topics`: what is written, what a setting takes, what it holds
 //! - `sources`, `resolve`: the layers, and which of them wins
 //! - `explain`: `tidings config`, and `docs/configuration.md`
 //! - here: the typed [`Config`] that the rest of the server reads
 
 mod error;
 mod explain;
+mod input;
+mod kind;
 mod resolve;
 mod settings;
 mod sources;

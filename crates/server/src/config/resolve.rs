@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::error::{ConfigError, ConfigErrors, Source};
+use super::input::Input;
 use super::settings::{self, Default, SETTINGS, Setting, Standing};
 use super::sources::{Given, Layers, Sources, is_unset};
-use super::value::{Input, Value};
+use super::value::Value;
 
 /// A setting's value, and where it came from.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::value::Kind;
+use super::kind::Kind;
 
 const MS: u64 = 1;
 const S: u64 = 1_000 * MS;
@@ -271,50 +271,32 @@ fn stream(prefix: &str) -> Vec<Setting> {
 
 /// A kind's own settings: what it does not set is as under `stream`.
 fn kind_of_stream(name: &str) -> Vec<Setting> {
-    let (own, aliases, waits): (
-        &[(&str, &'static str)],
-        &[(&str, &'static [&'static str])],
-        _,
-    ) = match name {
-        "alarms" => (
-            &[("idle", "5m"), ("max_connections", "100")],
-            &[
-                ("heartbeat", &["SSE_HEARTBEAT_INTERVAL_SECONDS"]),
-                ("idle", &["SSE_MAX_IDLE_SECONDS"]),
-                ("max_connections", &["SSE_MAX_CONNECTIONS"]),
-            ],
-            "the alarm streams are not part of this version",
-        ),
-        "alerts" => (&[], &[], "the alert streams are not part of this version"),
-        "notifications" => (
-            &[("max_connections_per_user", "5")],
-            &[
-                ("heartbeat", &["SSE_KEEPALIVE_TIMEOUT"]),
-                (
-                    "max_connections_per_user",
-                    &["SSE_MAX_CONNECTIONS_PER_USER"],
-                ),
-                ("queue_size", &["SSE_QUEUE_SIZE"]),
-            ],
-            "the notification streams are not part of this version",
-        ),
-        _ => (
-            &[("heartbeat", "15s")],
-            &[],
-            "the device streams are not part of this version",
-        ),
+    let waits = match name {
+        "alarms" => "the alarm streams are not part of this version",
+        "alerts" => "the alert streams are not part of this version",
+        "notifications" => "the notification streams are not part of this version",
+        _ => "the device streams are not part of this version",
     };
     let mut settings = stream(&format!("stream.{name}"));
     for (setting, (member, ..)) in settings.iter_mut().zip(STREAM) {
         setting.doc = format!("`stream.{member}` for the streams of {name}.");
         setting.standing = Standing::Waits(waits);
-        setting.default = match own.iter().find(|(key, _)| *key == member) {
-            Some((_, default)) => Default::Text(default),
-            None => Default::Of(format!("stream.{member}")),
+        setting.default = match (name, member) {
+            ("alarms", "idle") => Default::Text("5m"),
+            ("alarms", "max_connections") => Default::Text("100"),
+            ("notifications", "max_connections_per_user") => Default::Text("5"),
+            ("devices", "heartbeat") => Default::Text("15s"),
+            _ => Default::Of(format!("stream.{member}")),
         };
-        if let Some((_, names)) = aliases.iter().find(|(key, _)| *key == member) {
-            setting.aliases = names;
-        }
+        setting.aliases = match (name, member) {
+            ("alarms", "heartbeat") => &["SSE_HEARTBEAT_INTERVAL_SECONDS"],
+            ("alarms", "idle") => &["SSE_MAX_IDLE_SECONDS"],
+            ("alarms", "max_connections") => &["SSE_MAX_CONNECTIONS"],
+            ("notifications", "heartbeat") => &["SSE_KEEPALIVE_TIMEOUT"],
+            ("notifications", "max_connections_per_user") => &["SSE_MAX_CONNECTIONS_PER_USER"],
+            ("notifications", "queue_size") => &["SSE_QUEUE_SIZE"],
+            _ => &[],
+        };
     }
     settings
 }
@@ -473,7 +455,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::config::value::Input;
+    use crate::config::input::Input;
 
     #[test]
     fn keys_names_and_aliases_are_distinct_and_documented() {

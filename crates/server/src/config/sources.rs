@@ -7,12 +7,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Source};
+use super::input::Input;
 use super::settings::{self, FOREIGN_PREFIXES, SETTINGS};
 use super::suggest::nearest;
-use super::value::Input;
 
 /// Names under `TIDINGS_` that are no settings: the file itself, and what client commands read.
 const RESERVED: [&str; 3] = [CONFIG, URL, TOKEN];
+/// What tests tell a server that they start.
+const TESTS: &str = "TIDINGS_TEST_";
 /// Names the configuration file where `--config` does not.
 const CONFIG: &str = "TIDINGS_CONFIG";
 /// The server that client commands talk to where `--url` is not given.
@@ -185,6 +187,7 @@ impl Layers {
             .iter()
             .any(|s| s.environment() == name || is_alias(s))
             || RESERVED.contains(&name)
+            || name.starts_with(TESTS)
             || is_service_link(name)
         {
             return;

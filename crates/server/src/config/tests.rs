@@ -10,8 +10,8 @@ use tempfile::NamedTempFile;
 use tidings_core::auth::AuthConfig;
 use tidings_core::retention::Keep;
 
+use super::kind::Kind;
 use super::settings::{Default as Standard, SETTINGS, Setting, Standing};
-use super::value::Kind;
 use super::{Config, ConfigErrors, FlagValue, Loaded, QueryToken, Sources, load, markdown};
 
 fn file(text: &str) -> NamedTempFile {
@@ -113,7 +113,7 @@ fn shown(setting: &Setting, text: &str) -> Json {
         Kind::Secret => "********".into(),
         _ => setting
             .kind
-            .read(&super::value::Input::Raw(text.to_owned()))
+            .read(&super::input::Input::Raw(text.to_owned()))
             .unwrap()
             .to_json(),
     }
@@ -541,6 +541,7 @@ fn what_has_no_effect_is_warned_about_and_what_others_put_there_is_not() {
         ("TIDINGS_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
         ("TIDINGS_SERVICE_HOST", "10.0.0.1"),
         ("TIDINGS_TOKEN", "x"),
+        ("TIDINGS_TEST_CLOCK", "manual"),
         ("TIDINGS_URL", "http://x"),
         ("TIDINGS_LISTEN", ""),
         ("PATH", "/bin"),

@@ -6,9 +6,10 @@ use serde_json::{Value as Json, json};
 use tidings_core::retention::{DEFAULT_MAX_AGE, Keep, TopicRule};
 use tidings_core::topic::Pattern;
 
+use super::input::Input;
 use super::suggest::nearest;
 use super::units;
-use super::value::{Input, quote};
+use super::value::quote;
 
 const MEMBERS: [&str; 5] = ["pattern", "ephemeral", "max_age", "max_count", "max_bytes"];
 

@@ -45,27 +45,26 @@ impl Records {
         }
     }
 
-    fn write(&self, line: &Line<'_>) {
-        self.queue.leave(match self.format {
+    fn text(&self, line: &Line<'_>) -> String {
+        match self.format {
             Format::Json => line.to_json(),
             Format::Text => line.to_text(),
-        });
+        }
     }
 
     /// Says how many records were lost before this one.
     fn confess(&self, at: Timestamp) {
-        let dropped = self.queue.take_dropped();
-        if dropped > 0 {
+        self.queue.confess(|dropped| {
             let mut fields = Fields::default();
             fields.set("dropped", dropped.into());
-            self.write(&Line {
+            self.text(&Line {
                 at,
                 level: Level::WARN,
                 target: module_path!(),
                 message: "records were dropped: the log is read too slowly",
                 fields: &fields,
-            });
-        }
+            })
+        });
     }
 }
 
@@ -153,13 +152,13 @@ where
         fields.0.retain(|(name, _)| !name.starts_with("log."));
         let at = self.clock.now();
         self.confess(at);
-        self.write(&Line {
+        self.queue.leave(self.text(&Line {
             at,
             level: *metadata.level(),
             target: target.unwrap_or(metadata.target()),
             message: &message,
             fields: &fields,
-        });
+        }));
     }
 }
 

@@ -131,23 +131,22 @@ const METRICS: [(&str, Type, &str); 21] = [
     ),
 ];
 
-struct Shown {
-    prometheus: PrometheusHandle,
-    histograms: Histograms,
-}
-
 static SHOWN: OnceLock<Shown> = OnceLock::new();
 
 /// Makes this process count. A second call is an error.
 pub(super) fn install() -> Result<(), String> {
-    let prometheus = PrometheusBuilder::new().build_recorder();
-    let handle = prometheus.handle();
-    let histograms = Histograms::default();
-    let recorder = Split {
-        prometheus,
-        histograms: histograms.clone(),
-    };
+    let recorder = Split::new();
+    let shown = recorder.shown.clone();
     ::metrics::set_global_recorder(recorder).map_err(|e| e.to_string())?;
+    describe();
+    ::metrics::gauge!("tidings_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    SHOWN
+        .set(shown)
+        .map_err(|_| "metrics are installed".to_owned())
+}
+
+/// Gives every metric its meaning.
+pub(super) fn describe() {
     for (name, kind, text) in METRICS {
         match kind {
             Type::Counter => ::metrics::describe_counter!(name, text),
@@ -155,25 +154,17 @@ pub(super) fn install() -> Result<(), String> {
             Type::Seconds | Type::Count => ::metrics::describe_histogram!(name, text),
         }
     }
-    ::metrics::gauge!("tidings_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    let shown = Shown {
-        prometheus: handle,
-        histograms,
-    };
-    SHOWN
-        .set(shown)
-        .map_err(|_| "metrics are installed".to_owned())
 }
 
 /// Everything in Prometheus' text form (`text/plain; version=0.0.4`); empty before telemetry has started.
 pub(crate) fn render() -> String {
-    let Some(shown) = SHOWN.get() else {
-        return String::new();
-    };
-    read_process();
-    let mut out = shown.prometheus.render();
-    shown.histograms.render(&mut out);
-    out
+    match SHOWN.get() {
+        Some(shown) => {
+            read_process();
+            shown.render()
+        }
+        None => String::new(),
+    }
 }
 
 /// The process's own memory, read when somebody asks. Linux only; elsewhere it is absent.
@@ -303,10 +294,41 @@ fn labels_of(key: &Key) -> String {
     out
 }
 
-/// Counters and gauges to the exporter, histograms to ourselves.
-struct Split {
-    prometheus: PrometheusRecorder,
+/// What can be shown: the exporter's part and our own.
+#[derive(Clone)]
+struct Shown {
+    prometheus: PrometheusHandle,
     histograms: Histograms,
+}
+
+impl Shown {
+    fn render(&self) -> String {
+        let mut out = self.prometheus.render();
+        self.histograms.render(&mut out);
+        out
+    }
+}
+
+/// Counters and gauges to the exporter, histograms to ourselves.
+pub(super) struct Split {
+    prometheus: PrometheusRecorder,
+    shown: Shown,
+}
+
+impl Split {
+    pub(super) fn new() -> Self {
+        let prometheus = PrometheusBuilder::new().build_recorder();
+        let shown = Shown {
+            prometheus: prometheus.handle(),
+            histograms: Histograms::default(),
+        };
+        Self { prometheus, shown }
+    }
+
+    #[cfg(test)]
+    pub(super) fn render(&self) -> String {
+        self.shown.render()
+    }
 }
 
 impl Recorder for Split {
@@ -317,7 +339,7 @@ impl Recorder for Split {
         self.prometheus.describe_gauge(key, unit, text);
     }
     fn describe_histogram(&self, key: KeyName, _unit: Option<Unit>, text: SharedString) {
-        self.histograms.describe(&key, text);
+        self.shown.histograms.describe(&key, text);
     }
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
         self.prometheus.register_counter(key, metadata)
@@ -326,6 +348,6 @@ impl Recorder for Split {
         self.prometheus.register_gauge(key, metadata)
     }
     fn register_histogram(&self, key: &Key, _metadata: &Metadata<'_>) -> Handle {
-        self.histograms.register(key)
+        self.shown.histograms.register(key)
     }
 }

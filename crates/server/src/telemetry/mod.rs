@@ -19,8 +19,9 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tidings_core::clock::Clock;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Config, LogFormat};
 use logs::{Format, Records};
@@ -57,6 +58,28 @@ pub(crate) fn is_filter(text: &str) -> bool {
     parts.all(|part| is_level(part) || part.contains('=')) && text.parse::<EnvFilter>().is_ok()
 }
 
+/// The filter of a setting. The spans of requests are always on: their ids belong to every record, however few are logged.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let filter: EnvFilter = level.parse().map_err(|e| format!("{e}"))?;
+    let spans = format!("{}=info", traces::TARGET);
+    let spans = spans.parse().map_err(|e| format!("{e}"))?;
+    Ok(filter.add_directive(spans))
+}
+
+/// Gives every span of ours to the exporter. Absent, not idle, where nothing is exported: it costs on every span.
+fn traces_layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    traces::turn_on();
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(SERVICE))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(traces::only_ours())
+}
+
 /// Keeps telemetry running. [`Telemetry::shutdown`] writes what is still waiting.
 pub(crate) struct Telemetry {
     provider: Option<SdkTracerProvider>,
@@ -82,27 +105,14 @@ impl Telemetry {
             LogFormat::Auto if std::io::stderr().is_terminal() => Format::Text,
             LogFormat::Auto => Format::Json,
         };
-        let filter: EnvFilter = config
-            .log
-            .level
-            .parse()
-            .map_err(|e| TelemetryError::Filter(format!("{e}")))?;
+        let filter = filter(&config.log.level).map_err(TelemetryError::Filter)?;
         let writer = Writer::start(Box::new(std::io::stderr()))?;
         let records = Records::new(format, writer.queue(), clock);
         let provider = match &config.otlp_endpoint {
             Some(endpoint) => Some(traces::exporter(endpoint).map_err(TelemetryError::Otlp)?),
             None => None,
         };
-        // The layer must be absent, not idle, where nothing is exported: it costs on every span.
-        let tracing_layer = provider.as_ref().map(|provider| {
-            traces::turn_on();
-            tracing_opentelemetry::layer()
-                .with_tracer(provider.tracer(SERVICE))
-                .with_location(false)
-                .with_threads(false)
-                .with_tracked_inactivity(false)
-                .with_filter(traces::only_ours())
-        });
+        let tracing_layer = provider.as_ref().map(traces_layer);
         tracing_subscriber::registry()
             .with(tracing_layer)
             .with(records.with_filter(filter))

@@ -22,6 +22,9 @@ const TRACES_PATH: &str = "/v1/traces";
 /// The longest `tracestate` that is passed on, in bytes: the least that the specification asks for.
 const MAX_STATE_BYTES: usize = 512;
 
+/// The target of requests' spans.
+pub(super) const TARGET: &str = "tidings::request";
+
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
 /// Where a request stands in its trace: `00-<trace id>-<span id>-<flags>`.
@@ -143,7 +146,7 @@ pub(crate) fn request_span(
 ) -> (Span, TraceContext) {
     let caller = traceparent.and_then(TraceContext::parse);
     let span = tracing::info_span!(
-        target: "tidings::request",
+        target: TARGET,
         "request",
         otel.name = name,
         otel.kind = "server",

@@ -36,18 +36,25 @@ impl std::fmt::Debug for Message {
 impl Queue {
     /// Leaves a line; one that does not fit is counted and dropped.
     pub(super) fn leave(&self, line: String) {
-        match self.sender.try_send(Message::Record(line)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                super::metrics::log_dropped();
-            }
+        if !self.try_leave(line) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            super::metrics::log_dropped();
         }
     }
 
-    /// How many lines have not fitted since this was last asked.
-    pub(super) fn take_dropped(&self) -> u64 {
-        self.dropped.swap(0, Ordering::Relaxed)
+    /// Leaves a line that says how many have not fitted, if any have not and this one does.
+    pub(super) fn confess(&self, line: impl FnOnce(u64) -> String) {
+        if self.dropped.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 && !self.try_leave(line(dropped)) {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+
+    fn try_leave(&self, line: String) -> bool {
+        self.sender.try_send(Message::Record(line)).is_ok()
     }
 }
 
