@@ -1,8 +1,12 @@
 //! `tidings publish`: publishes one event.
 
+use std::io::Read as _;
 use std::process::ExitCode;
 
-use super::{Failure, ServerArgs};
+use serde_json::value::RawValue;
+use tidings_client::{Client, Error, NewEvent};
+
+use super::{Failure, ServerArgs, print};
 
 /// `tidings publish`. Prints the answer: ids and cursor.
 #[derive(Debug, clap::Args)]
@@ -34,6 +38,47 @@ pub(crate) struct Args {
     idempotency_key: Option<String>,
 }
 
-pub(crate) async fn run(_args: Args) -> Result<ExitCode, Failure> {
-    Err(Failure::failed("publish is not built yet"))
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let event = event(&args)?;
+    let client = client(&args.server)?;
+    let published = match &args.idempotency_key {
+        Some(key) => client.publish_batch(&[event], Some(key)).await,
+        None => client.publish(&event).await,
+    };
+    let published = published.map_err(failure)?;
+    let answer = serde_json::json!({"ids": published.ids, "cursor": published.cursor});
+    print(&format!("{answer}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn event(args: &Args) -> Result<NewEvent, Failure> {
+    let text = if args.data == "-" {
+        let mut text = String::new();
+        let read = std::io::stdin().lock().read_to_string(&mut text);
+        read.map_err(|e| Failure::usage(format_args!("--data -: standard input: {e}")))?;
+        text
+    } else {
+        args.data.clone()
+    };
+    let data: Box<RawValue> = serde_json::from_str(&text)
+        .map_err(|e| Failure::usage(format_args!("--data is not JSON: {e}")))?;
+    let mut event = NewEvent::raw(&args.topic, &args.kind, data);
+    event.id.clone_from(&args.id);
+    event.subject.clone_from(&args.subject);
+    Ok(event)
+}
+
+/// The client that a command's arguments name.
+pub(super) fn client(server: &ServerArgs) -> Result<Client, Failure> {
+    let (url, token) = server.resolve()?;
+    let client = Client::builder(url).token(token);
+    client.build().map_err(failure)
+}
+
+/// What cannot be sent is the command line's fault; all else is a failure.
+pub(super) fn failure(error: Error) -> Failure {
+    match error {
+        Error::Invalid(_) => Failure::usage(error),
+        other => Failure::failed(other),
+    }
 }

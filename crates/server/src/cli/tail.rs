@@ -1,7 +1,11 @@
 //! `tidings tail`: prints events as they come.
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use tidings_client::{Delivery, Event, Subscription, Transport};
+
+use super::publish::{client, failure};
 use super::{Failure, ServerArgs};
 
 /// `tidings tail`. One JSON event a line with its cursor; resumes by itself.
@@ -20,6 +24,110 @@ pub(crate) struct Args {
     transport: String,
 }
 
-pub(crate) async fn run(_args: Args) -> Result<ExitCode, Failure> {
-    Err(Failure::failed("tail is not built yet"))
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let client = client(&args.server)?;
+    let mut subscription =
+        Subscription::new(args.topics).transport(match args.transport.as_str() {
+            "ws" => Transport::WebSocket,
+            "poll" => Transport::LongPoll,
+            _ => Transport::Sse,
+        });
+    if let Some(cursor) = args.since {
+        subscription = subscription.since(cursor);
+    }
+    let mut stream = client.stream(subscription);
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let delivery = tokio::select! {
+            delivery = stream.next() => delivery.map_err(failure)?,
+            _ = &mut interrupted => return Ok(ExitCode::SUCCESS),
+        };
+        match delivery {
+            Delivery::Event { cursor, event } => {
+                match write(&line(cursor.as_deref(), &event)?) {
+                    Ok(()) => {}
+                    // Whoever reads has seen enough, as `head` does.
+                    Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                    Err(e) => {
+                        return Err(Failure::failed(format_args!(
+                            "cannot write to standard output: {e}"
+                        )));
+                    }
+                }
+            }
+            other => {
+                if let Some(note) = note(&other) {
+                    tell(&note);
+                }
+            }
+        }
+    }
+}
+
+/// What a person beside the output should know. The output itself holds events and nothing else.
+fn note(delivery: &Delivery) -> Option<String> {
+    Some(match delivery {
+        Delivery::Connected {
+            cursor: Some(cursor),
+            ..
+        } => format!("connected at {cursor}"),
+        Delivery::Gap { oldest } => {
+            format!("gap: retention has removed events; the oldest kept is after {oldest}")
+        }
+        Delivery::Reset { cursor } => {
+            format!("reset: the cursor is not of this log; going on from {cursor}")
+        }
+        Delivery::Dropped { count } => format!("dropped: {count} ephemeral events"),
+        Delivery::Unsubscribed { topics, reason } => {
+            format!("unsubscribed: {} ({reason})", topics.join(" "))
+        }
+        Delivery::Closing { reason, retry_ms } => {
+            format!("closing: {reason}, retry in {retry_ms} ms")
+        }
+        Delivery::Lost { error, retry_ms } => format!("{error}; trying again in {retry_ms} ms"),
+        _ => return None,
+    })
+}
+
+/// The event as one line of JSON, its cursor first; ephemeral events have none.
+fn line(cursor: Option<&str>, event: &Event) -> Result<String, Failure> {
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<&'a str>,
+        #[serde(flatten)]
+        event: &'a Event,
+    }
+    let mut line = serde_json::to_string(&Line { cursor, event })
+        .map_err(|e| Failure::failed(format_args!("an event cannot be written: {e}")))?;
+    line.push('\n');
+    Ok(line)
+}
+
+fn write(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.flush()
+}
+
+/// Beside the output. Nobody listening there is no reason to stop.
+fn tell(note: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "tidings: {note}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_keeps_the_events_own_text() {
+        let json = r#"{"id":"1","topic":"a","type":"t","time":"2026-01-01T00:00:00Z","extensions":{"x":1},"data":{"b":1.00,"a":[1e5]}}"#;
+        let event: Event = serde_json::from_str(json).unwrap();
+        assert_eq!(line(None, &event).unwrap(), format!("{json}\n"));
+        let placed = line(Some("E-7"), &event).unwrap();
+        assert_eq!(
+            placed,
+            format!("{}\n", json.replacen('{', r#"{"cursor":"E-7","#, 1))
+        );
+    }
 }
