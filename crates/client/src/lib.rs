@@ -29,6 +29,7 @@
 mod client;
 mod error;
 mod event;
+mod raw;
 mod retry;
 pub mod sse;
 mod stream;
