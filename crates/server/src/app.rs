@@ -298,7 +298,12 @@ impl App {
     }
 
     /// Serves until the token is cancelled, then takes everything down without losing a publish.
-    pub(crate) async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) {
+    pub(crate) async fn serve(
+        &self,
+        listener: TcpListener,
+        metrics: Option<TcpListener>,
+        shutdown: CancellationToken,
+    ) {
         self.spawn_workers();
         let serving = Serving {
             certificates: self.certificates.clone(),
@@ -306,9 +311,20 @@ impl App {
             stop: self.stop.clone(),
             tasks: self.tasks.clone(),
         };
-        let accepting = self
-            .tasks
-            .spawn(accept::run(listener, serving, Entry::new(self.clone())));
+        let accepting = self.tasks.spawn(accept::run(
+            listener,
+            serving.clone(),
+            Entry::new(self.clone()),
+        ));
+        if let Some(listener) = metrics {
+            // Plain, and until the very end: it is for machines of the house.
+            let serving = Serving {
+                certificates: None,
+                ..serving
+            };
+            self.tasks
+                .spawn(accept::run(listener, serving, Entry::metrics(self.clone())));
+        }
         shutdown.cancelled().await;
         self.drain().await;
         let _ = accepting.await;

@@ -1,5 +1,6 @@
 //! `tidings serve`: runs the server.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use tidings_core::clock::Clock;
@@ -55,9 +56,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 async fn serve(config: Config, clock: Clock, is_demo: bool) -> Result<ExitCode, Failure> {
     let (address, is_tls) = (config.listen, config.tls.is_some());
     let app = App::open(config, clock).await.map_err(failed)?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|e| Failure::failed(format_args!("cannot listen on {address}: {e}")))?;
+    let listener = listen(address).await?;
+    let metrics = match app.config.metrics.listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let address = listener
         .local_addr()
         .map_err(|e| Failure::failed(format_args!("cannot listen: {e}")))?;
@@ -69,8 +72,14 @@ async fn serve(config: Config, clock: Clock, is_demo: bool) -> Result<ExitCode, 
         print(&demo::welcome(&app.config, &address)?)?;
         app.spawn(demo::traffic(app.clone()));
     }
-    app.serve(listener, shutdown).await;
+    app.serve(listener, metrics, shutdown).await;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| Failure::failed(format_args!("cannot listen on {address}: {e}")))
 }
 
 fn failed(e: StartError) -> Failure {

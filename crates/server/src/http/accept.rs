@@ -41,8 +41,6 @@ const HTTP2_PREFACE: &[u8] = b"PRI";
 pub(crate) struct Peer {
     /// The other end.
     pub(crate) remote: SocketAddr,
-    /// Whether the connection is encrypted.
-    pub(crate) is_tls: bool,
     /// Whether the socket may leave: plain HTTP/1.1.
     pub(crate) is_detachable: bool,
 }
@@ -126,7 +124,6 @@ async fn connection(socket: TcpStream, remote: SocketAddr, serving: Serving, ans
             let is_http2 = socket.get_ref().1.alpn_protocol() == Some(b"h2");
             let peer = Peer {
                 remote,
-                is_tls: true,
                 is_detachable: false,
             };
             if is_http2 {
@@ -145,7 +142,6 @@ async fn connection(socket: TcpStream, remote: SocketAddr, serving: Serving, ans
                     socket,
                     Peer {
                         remote,
-                        is_tls: false,
                         is_detachable: false,
                     },
                     serving,
@@ -156,7 +152,6 @@ async fn connection(socket: TcpStream, remote: SocketAddr, serving: Serving, ans
                 let shared = Shared(Arc::new(Mutex::new(Some(socket))));
                 let peer = Peer {
                     remote,
-                    is_tls: false,
                     is_detachable: true,
                 };
                 http1(shared.clone(), peer, Some(shared), serving, answer).await;

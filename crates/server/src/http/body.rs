@@ -1,5 +1,7 @@
 //! Reads a request's body within bounds.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -8,6 +10,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+
+/// How long a body may take, so that nobody can hold a request by dripping it.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// Reads the whole body, at most `limit` bytes.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
@@ -20,10 +25,11 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
         return Err(too_large());
     }
     let limited = Limited::new(body, limit);
-    match limited.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Err(_) => Err(Problem::malformed("the body was cut short")),
+    match tokio::time::timeout(BODY_TIME, limited.collect()).await {
+        Err(_) => Err(Problem::malformed("the body did not come in time")),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::malformed("the body was cut short")),
     }
 }
 

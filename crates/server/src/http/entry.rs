@@ -60,8 +60,19 @@ impl Entry {
     /// All routes of the product.
     #[must_use]
     pub(crate) fn new(app: App) -> Self {
-        let router =
-            super::routes::router(app.clone()).route_layer(axum::middleware::from_fn(note_route));
+        let router = super::routes::router(app.clone());
+        Self::of(app, router)
+    }
+
+    /// The metrics alone, for a listener of their own.
+    #[must_use]
+    pub(crate) fn metrics(app: App) -> Self {
+        let router = super::routes::metrics_router(app.clone());
+        Self::of(app, router)
+    }
+
+    fn of(app: App, router: Router) -> Self {
+        let router = router.route_layer(axum::middleware::from_fn(note_route));
         Self { app, router }
     }
 

@@ -16,6 +16,8 @@ use super::entry::nothing_here;
 use super::problem::Problem;
 use crate::app::App;
 
+const METRICS: &str = "/metrics";
+
 /// One path and what it does, by method.
 pub(crate) struct Route {
     /// The path, with `{names}`.
@@ -89,7 +91,7 @@ pub(crate) fn routes() -> Vec<Route> {
         at("/api/v1/dead-letters/{id}/retry").post(dead_letters::retry),
         at("/api/v1/status").get(status::get),
         at("/api/openapi.json").get(openapi::get),
-        at("/metrics").get(metrics::get),
+        at(METRICS).get(metrics::get),
         at("/healthz").get(health::live),
         at("/health").get(health::live),
         at("/readyz").get(health::ready),
@@ -104,8 +106,30 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// The routes as axum wants them, each also answering OPTIONS, and 405 with `Allow` to the rest.
 pub(crate) fn router(app: App) -> Router {
+    // Metrics that have a listener of their own are not here.
+    let is_here = |route: &Route| route.path != METRICS || app.config.metrics.listen.is_none();
+    let router = with(routes().into_iter().filter(is_here));
+    let router = if app.is_clock_manual() {
+        router.route(
+            "/test/clock",
+            on(MethodFilter::POST, super::api::test_clock::advance),
+        )
+    } else {
+        router
+    };
+    router.fallback(nothing_here).with_state(app)
+}
+
+/// The metrics alone.
+pub(crate) fn metrics_router(app: App) -> Router {
+    with(routes().into_iter().filter(|route| route.path == METRICS))
+        .fallback(nothing_here)
+        .with_state(app)
+}
+
+fn with(routes: impl Iterator<Item = Route>) -> Router<App> {
     let mut router = Router::new();
-    for route in routes() {
+    for route in routes {
         let mut allow = route.methods.clone();
         if allow.contains(&Method::GET) {
             allow.push(Method::HEAD);
@@ -118,13 +142,7 @@ pub(crate) fn router(app: App) -> Router {
                 .fallback(move |request: Request| async move { otherwise(&request, &allow) }),
         );
     }
-    if app.is_clock_manual() {
-        router = router.route(
-            "/test/clock",
-            on(MethodFilter::POST, super::api::test_clock::advance),
-        );
-    }
-    router.fallback(nothing_here).with_state(app)
+    router
 }
 
 fn otherwise(request: &Request, allow: &[Method]) -> Response {

@@ -18,7 +18,7 @@ use tidings_core::cursor::{Cursor, Seq};
 use tidings_core::hub::Rights;
 use tidings_core::log::TenantLog;
 use tidings_core::tenant::Tenant;
-use tidings_core::topic::{Pattern, Patterns};
+use tidings_core::topic::{Pattern, Patterns, Topic};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -136,11 +136,13 @@ impl Scope {
                 lost,
             );
         }
-        let class: Arc<str> = format!("{version}:{:?}", policies.class(principal)).into();
+        let of = policies.class(principal);
+        let class: Arc<str> = format!("{version}:{of:?}").into();
         let (policies, principal) = (policies.clone(), principal.clone());
         let admits = Arc::new(move |topic: &str| {
-            tidings_core::topic::Topic::new(topic)
-                .is_ok_and(|topic| policies.allows(&principal, Action::Subscribe, &topic))
+            Topic::new(topic).is_ok_and(|topic| {
+                policies.allows_class(&of, &principal, Action::Subscribe, &topic)
+            })
         });
         let rights = Rights::Filtered {
             class: class.clone(),

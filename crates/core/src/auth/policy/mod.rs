@@ -231,7 +231,19 @@ impl Policies {
     /// Whether a principal may do something with a topic of its own tenant. Other tenants' topics cannot even be asked for.
     #[must_use]
     pub fn allows(&self, principal: &Principal, action: Action, topic: &Topic) -> bool {
-        let key = (self.class(principal), action, topic.clone());
+        self.allows_class(&self.class(principal), principal, action, topic)
+    }
+
+    /// The same for who asks often and keeps the principal's class.
+    #[must_use]
+    pub fn allows_class(
+        &self,
+        class: &Class,
+        principal: &Principal,
+        action: Action,
+        topic: &Topic,
+    ) -> bool {
+        let key = (class.clone(), action, topic.clone());
         if let Some(decided) = self.decided.get(&key) {
             return decided;
         }

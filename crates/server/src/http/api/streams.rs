@@ -19,7 +19,6 @@ use crate::transport::{long_poll, sse, websocket};
 fn peer(parts: &Parts) -> Peer {
     let nowhere = Peer {
         remote: ([0, 0, 0, 0], 0).into(),
-        is_tls: false,
         is_detachable: false,
     };
     parts.extensions.get::<Peer>().copied().unwrap_or(nowhere)
