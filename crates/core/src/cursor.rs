@@ -8,7 +8,8 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 /// A place in a tenant's log. `seq` grows by commit order; missing numbers mean nothing.
 pub type Seq = u64;
 
-/// The identity of one tenant's log: 16 random bytes in hexadecimal, changed when the log is not the same log any more.
+/// The identity of one tenant's log: 16 random letters and digits (95 bits), changed when the log is not the same log any
+/// more. Short, because every frame of every stream carries it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(Arc<str>);
 
@@ -20,17 +21,21 @@ pub struct NoRandomness;
 impl Epoch {
     /// A new epoch that nobody can guess.
     pub fn random() -> Result<Self, NoRandomness> {
-        let mut bytes = [0u8; 16];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| NoRandomness)?;
-        Ok(Self(
-            bytes
+        const LETTERS: &[u8; 62] =
+            b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let mut text = String::with_capacity(16);
+        while text.len() < 16 {
+            let mut bytes = [0u8; 32];
+            SystemRandom::new()
+                .fill(&mut bytes)
+                .map_err(|_| NoRandomness)?;
+            // Six bits each; the two values past the letters are thrown away, so that all are equally likely.
+            let letters = bytes
                 .iter()
-                .map(|b| format!("{b:02x}"))
-                .collect::<String>()
-                .into(),
-        ))
+                .filter_map(|b| LETTERS.get(usize::from(b & 63)));
+            text.extend(letters.take(16 - text.len()).map(|b| char::from(*b)));
+        }
+        Ok(Self(text.into()))
     }
 
     /// An epoch as the store holds it.

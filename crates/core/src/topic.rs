@@ -92,11 +92,6 @@ impl Topic {
         Ok(Self(text.into()))
     }
 
-    /// A topic that was checked when it was stored.
-    pub(crate) fn stored(text: &str) -> Self {
-        Self(text.into())
-    }
-
     /// The path.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,10 +1,23 @@
 //! tidings: a self-hosted real-time push server.
+//!
+//! - `app`: the composition root
+//! - `cli`: the command line, one file per subcommand
+//! - `config`: settings from a file, the environment, flags
+//! - `http`: all that speaks HTTP
+//! - `transport`: what writes to open connections
+//! - `telemetry`: records, traces, metrics
 
+mod app;
 mod cli;
+mod config;
+mod http;
+mod telemetry;
+mod transport;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // One cryptography for TLS, whoever else is linked. A second installation is the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     cli::main()
 }

@@ -9,9 +9,3 @@ CREATE TABLE revocations (
     revoked_at BIGINT NOT NULL
 );
 CREATE INDEX revocations_by_tenant ON revocations (tenant, revoked_at);
-
--- Tickets that have been used, until they would have expired anyway: good once, also across a restart.
-CREATE TABLE used_tickets (
-    id TEXT PRIMARY KEY,
-    expires_at BIGINT NOT NULL
-);

@@ -9,6 +9,7 @@ mod postgres;
 mod sqlite;
 mod value;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -84,12 +85,12 @@ impl Conn {
         on!(self, it => it.batch(sql))
     }
 
-    /// Gives every row to `each`, in order.
+    /// Gives the rows to `each`, in order, until it breaks off.
     pub fn each(
         &mut self,
         sql: &str,
         params: &[Value<'_>],
-        mut each: impl FnMut(RowRef<'_>) -> Result<(), DbError>,
+        mut each: impl FnMut(RowRef<'_>) -> Result<ControlFlow<()>, DbError>,
     ) -> Result<(), DbError> {
         on!(self, it => it.each(sql, params, &mut each))
     }
@@ -104,7 +105,7 @@ impl Conn {
         let mut rows = Vec::new();
         self.each(sql, params, |row| {
             rows.push(map(row)?);
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(rows)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -19,8 +20,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CACHED_STATEMENTS: usize = 256;
 
 /// One connection to a server.
+#[expect(missing_debug_implementations, reason = "shown by Conn")]
 pub struct Postgres {
-    client: Client,
+    /// There until the drop.
+    client: Option<Client>,
     prepared: HashMap<String, Statement>,
 }
 
@@ -43,39 +46,41 @@ impl Postgres {
             )),
         };
         Ok(Self {
-            client: client.map_err(|e| failed(&e))?,
+            client: Some(client.map_err(|e| failed(&e))?),
             prepared: HashMap::new(),
         })
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.as_ref().is_none_or(Client::is_closed)
     }
 
     pub(super) fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, DbError> {
         let statement = self.prepare(sql)?;
-        self.client
+        self.client()?
             .execute(&statement, &by_reference(params))
             .map_err(|e| failed(&e))
     }
 
     pub(super) fn batch(&mut self, sql: &str) -> Result<(), DbError> {
-        self.client.batch_execute(sql).map_err(|e| failed(&e))
+        self.client()?.batch_execute(sql).map_err(|e| failed(&e))
     }
 
     pub(super) fn each(
         &mut self,
         sql: &str,
         params: &[Value<'_>],
-        each: &mut dyn FnMut(RowRef<'_>) -> Result<(), DbError>,
+        each: &mut dyn FnMut(RowRef<'_>) -> Result<ControlFlow<()>, DbError>,
     ) -> Result<(), DbError> {
         let statement = self.prepare(sql)?;
         let mut rows = self
-            .client
+            .client()?
             .query_raw(&statement, params.iter().map(|p| p as &dyn ToSql))
             .map_err(|e| failed(&e))?;
         while let Some(row) = rows.next().map_err(|e| failed(&e))? {
-            each(RowRef::Postgres(&row))?;
+            if each(RowRef::Postgres(&row))?.is_break() {
+                break;
+            }
         }
         Ok(())
     }
@@ -85,23 +90,42 @@ impl Postgres {
         &mut self,
         sql: &str,
         arrays: &[&(dyn ToSql + Sync)],
-    ) -> Result<u64, DbError> {
+    ) -> Result<(), DbError> {
         let statement = self.prepare(sql)?;
-        self.client
+        self.client()?
             .execute(&statement, arrays)
-            .map_err(|e| failed(&e))
+            .map_err(|e| failed(&e))?;
+        Ok(())
+    }
+
+    fn client(&mut self) -> Result<&mut Client, DbError> {
+        self.client
+            .as_mut()
+            .ok_or_else(|| DbError::Unavailable("closed".into()))
     }
 
     fn prepare(&mut self, sql: &str) -> Result<Statement, DbError> {
         if let Some(statement) = self.prepared.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = self.client.prepare(sql).map_err(|e| failed(&e))?;
+        let statement = self.client()?.prepare(sql).map_err(|e| failed(&e))?;
         if self.prepared.len() >= CACHED_STATEMENTS {
             self.prepared.clear();
         }
         self.prepared.insert(sql.to_owned(), statement.clone());
         Ok(statement)
+    }
+}
+
+impl Drop for Postgres {
+    /// Closing waits for the server on a runtime of the client's own, which must not happen on a thread that drives tasks.
+    fn drop(&mut self) {
+        let client = self.client.take();
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let _ = std::thread::Builder::new()
+                .name("postgres-close".into())
+                .spawn(move || drop(client));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Embedded SQLite: write-ahead log, every commit on the disk before it is answered.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,14 +49,40 @@ impl Sqlite {
         &mut self,
         sql: &str,
         params: &[Value<'_>],
-        each: &mut dyn FnMut(RowRef<'_>) -> Result<(), DbError>,
+        each: &mut dyn FnMut(RowRef<'_>) -> Result<ControlFlow<()>, DbError>,
     ) -> Result<(), DbError> {
         let mut statement = self.bind(sql, params)?;
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().map_err(|e| failed(&e))? {
-            each(RowRef::Sqlite(row))?;
+            if each(RowRef::Sqlite(row))?.is_break() {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Runs one statement, whose parameters are `?1`, `?2` and so on, for many rows.
+    pub(crate) fn insert<P: rusqlite::Params>(
+        &mut self,
+        sql: &str,
+        rows: impl Iterator<Item = P>,
+    ) -> Result<(), DbError> {
+        let mut statement = self.0.prepare_cached(sql).map_err(|e| failed(&e))?;
+        for row in rows {
+            statement.execute(row).map_err(|e| failed(&e))?;
+        }
+        Ok(())
+    }
+
+    /// Copies what the write-ahead log holds into the database as far as no reader stands in the way. Says how many
+    /// pages the log has, and how many of them are copied.
+    pub(crate) fn checkpoint(&mut self) -> Result<(u64, u64), DbError> {
+        let pages = |n: i64| u64::try_from(n).unwrap_or(0);
+        self.0
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok((pages(row.get(1)?), pages(row.get(2)?)))
+            })
+            .map_err(|e| failed(&e))
     }
 
     /// SQLite numbers `$n` by first appearance, so each is bound by its name.

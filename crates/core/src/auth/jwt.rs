@@ -1,0 +1,369 @@
+//! A token to a principal: JWT (RFC 7519) signed by a shared secret or by an issuer's keys, checked as RFC 8725 advises.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use moka::sync::Cache;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
+
+use super::config::{AuthConfig, AuthConfigError};
+use super::jwks::Keys;
+use super::principal::{Principal, Refusal};
+use crate::clock::{Clock, Timestamp};
+use crate::tenant::Tenant;
+
+/// The shortest shared secret, in bytes (RFC 7518, section 3.2: as long as the hash).
+const MIN_SECRET_BYTES: usize = 32;
+/// The longest token, in bytes.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Verified tokens that are remembered: a herd that reconnects is not verified again one by one.
+const CACHED_TOKENS: u64 = 20_000;
+/// How long a verified token is remembered, so that a key that is withdrawn is soon of no use.
+const CACHE_TIME: Duration = Duration::from_secs(60);
+/// Header members with which a token could bring its own key, or demand what we do not know.
+const FORBIDDEN_HEADERS: [&str; 5] = ["jwk", "jku", "x5u", "x5c", "crit"];
+
+struct Shared {
+    config: AuthConfig,
+    clock: Clock,
+    secret: Option<DecodingKey>,
+    keys: Option<Keys>,
+    verified: Cache<[u8; 32], Arc<Verified>>,
+}
+
+/// A token whose signature holds; its times are looked at each time.
+struct Verified {
+    principal: Arc<Principal>,
+    not_before: Option<Timestamp>,
+}
+
+/// Verifies tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Verifier(Arc<Shared>);
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Verifier")
+    }
+}
+
+impl Verifier {
+    /// Checks the settings. Without any secret or keys every token is refused.
+    pub fn new(config: AuthConfig, clock: Clock) -> Result<Self, AuthConfigError> {
+        let secret = config
+            .jwt_secret
+            .as_ref()
+            .map(|s| s.expose_secret().as_bytes());
+        if secret.is_some_and(|s| s.len() < MIN_SECRET_BYTES) {
+            let why = format!(
+                "a secret of at least {MIN_SECRET_BYTES} bytes; `tidings keygen` makes one"
+            );
+            return Err(AuthConfigError {
+                key: "auth.jwt_secret",
+                why,
+            });
+        }
+        let secret = secret.map(DecodingKey::from_secret);
+        let keys = Keys::of(&config)?;
+        let verified = Cache::builder()
+            .max_capacity(CACHED_TOKENS)
+            .time_to_live(CACHE_TIME)
+            .build();
+        Ok(Self(Arc::new(Shared {
+            config,
+            clock,
+            secret,
+            keys,
+            verified,
+        })))
+    }
+
+    /// Fetches the issuer's keys ahead of the first token. What goes wrong is logged and tried again with a token.
+    pub async fn load_keys(&self) {
+        if let Some(keys) = &self.0.keys {
+            keys.refresh().await;
+        }
+    }
+
+    /// Verifies a token.
+    pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refusal> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refusal::Malformed);
+        }
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        let mut key = [0u8; 32];
+        key.copy_from_slice(hash.as_ref());
+        let verified = match self.0.verified.get(&key) {
+            Some(verified) => verified,
+            None => {
+                let verified = Arc::new(self.decode(token).await?);
+                self.check_times(&verified)?;
+                self.0.verified.insert(key, verified.clone());
+                verified
+            }
+        };
+        self.check_times(&verified)?;
+        Ok(verified.principal.clone())
+    }
+
+    fn check_times(&self, verified: &Verified) -> Result<(), Refusal> {
+        let (now, leeway) = (self.0.clock.now(), self.0.config.leeway);
+        if verified.principal.expires_at.plus(leeway) <= now {
+            return Err(Refusal::Expired);
+        }
+        if verified.not_before.is_some_and(|at| at > now.plus(leeway)) {
+            return Err(Refusal::NotYet);
+        }
+        Ok(())
+    }
+
+    async fn decode(&self, token: &str) -> Result<Verified, Refusal> {
+        let header = header(token)?;
+        if FORBIDDEN_HEADERS
+            .iter()
+            .any(|name| header.contains_key(*name))
+        {
+            return Err(Refusal::Header);
+        }
+        let algorithm = algorithm(
+            header
+                .get("alg")
+                .and_then(Value::as_str)
+                .ok_or(Refusal::Malformed)?,
+        )?;
+        let kid = match header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.as_str()),
+            Some(_) => return Err(Refusal::Malformed),
+        };
+        let is_symmetric = matches!(
+            algorithm,
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
+        );
+        let claims = if is_symmetric {
+            signed(
+                token,
+                self.0.secret.as_ref().ok_or(Refusal::Algorithm)?,
+                algorithm,
+            )?
+        } else {
+            let keys = self.0.keys.as_ref().ok_or(Refusal::Algorithm)?;
+            let key = keys.find(kid, algorithm).await?;
+            signed(token, &key, algorithm)?
+        };
+        self.read(&claims)
+    }
+
+    /// Reads what a token says, by the configured paths.
+    fn read(&self, claims: &Value) -> Result<Verified, Refusal> {
+        let config = &self.0.config;
+        if let Some(kind) = claims.get("type") {
+            // A refresh token is signed by the same issuer, and is good for nothing here.
+            if kind.as_str() != Some("access") {
+                return Err(Refusal::TokenType);
+            }
+        }
+        let issuer = claims.get("iss").and_then(Value::as_str);
+        if config.issuer.is_some() && issuer != config.issuer.as_deref() {
+            return Err(Refusal::Issuer);
+        }
+        if !config.audience.is_empty()
+            && !texts(claims.get("aud"))
+                .iter()
+                .any(|aud| config.audience.contains(aud))
+        {
+            return Err(Refusal::Audience);
+        }
+        let expires_at = time(claims.get("exp")).ok_or(Refusal::Expiry)?;
+        let not_before = match claims.get("nbf") {
+            None => None,
+            Some(value) => Some(time(Some(value)).ok_or(Refusal::Malformed)?),
+        };
+        let subject = self
+            .first(claims, &config.claims.subject)
+            .filter(|s| !s.is_empty())
+            .ok_or(Refusal::Subject)?;
+        let tenant = self
+            .first(claims, &config.claims.tenant)
+            .or_else(|| config.issuer_tenants.get(issuer?).cloned())
+            .filter(|t| !t.is_empty());
+        let tenant = match tenant {
+            Some(name) => Tenant::new(&name).map_err(|_| Refusal::NoTenant)?,
+            None => config.default_tenant.clone().ok_or(Refusal::NoTenant)?,
+        };
+        let mut roles: BTreeSet<String> =
+            self.all(claims, &config.claims.roles).into_iter().collect();
+        if roles.is_empty() {
+            roles.extend(
+                config
+                    .directory
+                    .get(&subject)
+                    .into_iter()
+                    .flatten()
+                    .cloned(),
+            );
+        }
+        let mut scopes: BTreeSet<String> = self
+            .all(claims, &config.claims.scopes)
+            .iter()
+            .flat_map(|s| s.split_whitespace())
+            .map(str::to_owned)
+            .collect();
+        if scopes.is_empty() {
+            let table = roles.iter().filter_map(|role| config.role_scopes.get(role));
+            scopes.extend(table.flatten().cloned());
+        }
+        let principal = Principal {
+            tenant,
+            subject: subject.into(),
+            roles,
+            scopes,
+            patient_ids: self
+                .all(claims, &config.claims.patient_ids)
+                .into_iter()
+                .collect(),
+            expires_at,
+            issued_at: time(claims.get("iat")),
+            token_id: claims.get("jti").and_then(Value::as_str).map(str::to_owned),
+        };
+        Ok(Verified {
+            principal: Arc::new(principal),
+            not_before,
+        })
+    }
+
+    /// The first text or number among several paths.
+    fn first(&self, claims: &Value, paths: &[String]) -> Option<String> {
+        paths
+            .iter()
+            .find_map(|path| self.at(claims, path).into_iter().find_map(text))
+    }
+
+    /// Every text among several paths.
+    fn all(&self, claims: &Value, paths: &[String]) -> Vec<String> {
+        paths
+            .iter()
+            .flat_map(|path| self.at(claims, path))
+            .flat_map(|value| texts(Some(value)))
+            .collect()
+    }
+
+    fn at<'a>(&self, claims: &'a Value, path: &str) -> Vec<&'a Value> {
+        let paths: Vec<String> = if path.contains("<audience>") {
+            self.0
+                .config
+                .audience
+                .iter()
+                .map(|aud| path.replace("<audience>", aud))
+                .collect()
+        } else {
+            vec![path.to_owned()]
+        };
+        // An audience may have dots in it: its segment is taken whole.
+        let walk = |path: &String| {
+            let segments: Vec<&str> = match path
+                .strip_prefix("resource_access.")
+                .and_then(|p| p.rsplit_once('.'))
+            {
+                Some((audience, last)) => vec!["resource_access", audience, last],
+                None => path.split('.').collect(),
+            };
+            segments
+                .into_iter()
+                .try_fold(claims, |value, segment| value.get(segment))
+        };
+        paths.iter().filter_map(walk).collect()
+    }
+}
+
+fn header(token: &str) -> Result<Map<String, Value>, Refusal> {
+    let mut parts = token.split('.');
+    let (Some(header), Some(_), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::Malformed);
+    };
+    let header = URL_SAFE_NO_PAD
+        .decode(header)
+        .map_err(|_| Refusal::Malformed)?;
+    serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, Refusal> {
+    Ok(match name {
+        "HS256" => Algorithm::HS256,
+        "HS384" => Algorithm::HS384,
+        "HS512" => Algorithm::HS512,
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" => Algorithm::EdDSA,
+        _ => return Err(Refusal::Algorithm),
+    })
+}
+
+/// The claims of a token whose signature holds. Times, issuer and audience are checked by us, on our clock.
+fn signed(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Value, Refusal> {
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    let data =
+        jsonwebtoken::decode::<Value>(token, key, &validation).map_err(|e| match e.kind() {
+            jsonwebtoken::errors::ErrorKind::InvalidSignature => Refusal::Signature,
+            jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => Refusal::Algorithm,
+            _ => Refusal::Malformed,
+        })?;
+    if data.claims.is_object() {
+        Ok(data.claims)
+    } else {
+        Err(Refusal::Malformed)
+    }
+}
+
+/// A NumericDate: seconds since the epoch, perhaps with a fraction.
+fn time(value: Option<&Value>) -> Option<Timestamp> {
+    let number = value?.as_number()?;
+    if let Some(secs) = number.as_i64() {
+        return Some(Timestamp::from_secs(secs));
+    }
+    let secs = number
+        .as_f64()
+        .filter(|s| s.is_finite() && s.abs() < 1e12)?;
+    let fraction = Duration::try_from_secs_f64(secs.abs()).ok()?;
+    let zero = Timestamp::from_secs(0);
+    Some(if secs < 0.0 {
+        zero.minus(fraction)
+    } else {
+        zero.plus(fraction)
+    })
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn texts(value: Option<&Value>) -> Vec<String> {
+    match value {
+        Some(Value::Array(all)) => all.iter().filter_map(text).collect(),
+        Some(one) => text(one).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

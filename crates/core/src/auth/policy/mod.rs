@@ -1,0 +1,406 @@
+//! Who may do what: Cedar policies in text files, validated against a schema before they count, decided once and kept.
+
+mod store;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use cedar_policy::{
+    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
+    PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
+};
+use moka::sync::Cache;
+
+use super::principal::Principal;
+use crate::topic::{Pattern, Topic};
+
+pub use store::{PolicyStore, Watching};
+
+/// The text of the built-in set.
+pub const BUILTIN: &str = include_str!("builtin.cedar");
+const SCHEMA: &str = include_str!("schema.cedarschema");
+/// Decisions that are kept.
+const CACHED: u64 = 100_000;
+/// Topics that are tried for a pattern; beyond, it counts as one that may lead to something.
+const MAX_TRIED: usize = 4_096;
+/// A segment that no policy names.
+const FRESH: &str = "~";
+/// Levels that a last `**` is tried for.
+const DEPTH: usize = 4;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Put events on a topic.
+    Publish,
+    /// Be told of a topic's events.
+    Subscribe,
+    /// Read what a topic holds.
+    Read,
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+            Self::Read => "read",
+        }
+    }
+}
+
+/// All that a decision can depend on: readers of an equal class have equal rights.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Class(Arc<str>);
+
+/// Why a set of policies cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The folder or a file cannot be read.
+    #[error("{}: {why}", .file.display())]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A policy does not parse, or speaks of what is not in the schema.
+    #[error("{}:{line}: {why}", .file.display())]
+    Policy {
+        /// In which file.
+        file: PathBuf,
+        /// On which line, from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// One validated set of policies.
+pub struct Policies {
+    set: PolicySet,
+    authorizer: Authorizer,
+    types: Types,
+    /// Whether any policy speaks of the subject: if not, subjects with the same rights are of one class.
+    is_by_subject: bool,
+    /// Whether what a pattern can lead to can be told by trying.
+    is_decidable: bool,
+    /// Segments that the policies name, by their place in a path.
+    literals: Vec<BTreeSet<String>>,
+    decided: Cache<(Class, Action, Topic), bool>,
+    patterns: Cache<(Class, Action, Pattern), bool>,
+}
+
+impl std::fmt::Debug for Policies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policies")
+            .field("policies", &self.set.policies().count())
+            .finish_non_exhaustive()
+    }
+}
+
+struct Types {
+    user: EntityUid,
+    topic: EntityTypeName,
+    actions: HashMap<&'static str, EntityUid>,
+}
+
+impl Types {
+    fn new() -> Option<Self> {
+        let name = |text: &str| EntityTypeName::from_str(text).ok();
+        let uid = |of: &EntityTypeName, id: &str| {
+            EntityUid::from_type_name_and_id(of.clone(), EntityId::new(id))
+        };
+        let action = name("Tidings::Action")?;
+        let actions = ["publish", "subscribe", "read"]
+            .into_iter()
+            .map(|a| (a, uid(&action, a)))
+            .collect();
+        Some(Self {
+            user: uid(&name("Tidings::User")?, "user"),
+            topic: name("Tidings::Topic")?,
+            actions,
+        })
+    }
+
+    fn topic(&self, path: &str) -> EntityUid {
+        EntityUid::from_type_name_and_id(self.topic.clone(), EntityId::new(path))
+    }
+}
+
+impl Policies {
+    /// The built-in set.
+    pub fn builtin() -> Result<Self, PolicyError> {
+        Self::parse(&[(PathBuf::from("builtin.cedar"), BUILTIN.to_owned())])
+    }
+
+    /// The `*.cedar` files of a folder, in the order of their names.
+    pub fn load(folder: &Path) -> Result<Self, PolicyError> {
+        let failed = |file: &Path, e: std::io::Error| PolicyError::File {
+            file: file.into(),
+            why: e.to_string(),
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(|e| failed(folder, e))? {
+            let path = entry.map_err(|e| failed(folder, e))?.path();
+            if path.extension().is_some_and(|e| e == "cedar") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(PolicyError::File {
+                file: folder.into(),
+                why: "no *.cedar file in this folder".into(),
+            });
+        }
+        let read = |file: PathBuf| {
+            std::fs::read_to_string(&file)
+                .map_err(|e| failed(&file, e))
+                .map(|text| (file, text))
+        };
+        Self::parse(&files.into_iter().map(read).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    fn parse(files: &[(PathBuf, String)]) -> Result<Self, PolicyError> {
+        let broken = |why: String| PolicyError::File {
+            file: "schema.cedarschema".into(),
+            why,
+        };
+        let (schema, _) =
+            Schema::from_cedarschema_str(SCHEMA).map_err(|e| broken(e.to_string()))?;
+        let validator = Validator::new(schema);
+        let mut set = PolicySet::new();
+        let mut number = 0usize;
+        for (file, text) in files {
+            let parsed =
+                PolicySet::from_str(text).map_err(|e| at(file, text, &e, e.to_string()))?;
+            let checked = validator.validate(&parsed, ValidationMode::Strict);
+            if let Some(e) = checked.validation_errors().next() {
+                return Err(at(file, text, e, e.to_string()));
+            }
+            for policy in parsed.policies() {
+                number += 1;
+                let id = cedar_policy::PolicyId::new(format!("policy{number}"));
+                set.add(policy.new_id(id))
+                    .map_err(|e| at(file, text, &e, e.to_string()))?;
+            }
+        }
+        let text: String = files
+            .iter()
+            .map(|(_, text)| without_comments(text))
+            .collect();
+        Ok(Self {
+            set,
+            authorizer: Authorizer::new(),
+            types: Types::new().ok_or_else(|| broken("type names".into()))?,
+            is_by_subject: text.contains("subject"),
+            is_decidable: !text.contains(" like "),
+            literals: literals(&text),
+            decided: Cache::new(CACHED),
+            patterns: Cache::new(CACHED / 10),
+        })
+    }
+
+    /// How many policies there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.set.policies().count()
+    }
+
+    /// All that decisions about a principal can depend on.
+    #[must_use]
+    pub fn class(&self, principal: &Principal) -> Class {
+        let subject = if self.is_by_subject {
+            principal.subject.as_ref()
+        } else {
+            ""
+        };
+        let of = (
+            principal.tenant.as_str(),
+            subject,
+            &principal.roles,
+            &principal.scopes,
+            &principal.patient_ids,
+        );
+        Class(format!("{of:?}").into())
+    }
+
+    /// Whether a principal may do something with a topic of its own tenant. Other tenants' topics cannot even be asked for.
+    #[must_use]
+    pub fn allows(&self, principal: &Principal, action: Action, topic: &Topic) -> bool {
+        let key = (self.class(principal), action, topic.clone());
+        if let Some(decided) = self.decided.get(&key) {
+            return decided;
+        }
+        let decided = self.decide(principal, action, topic).unwrap_or(false);
+        self.decided.insert(key, decided);
+        decided
+    }
+
+    /// Whether anything that a pattern stands for may be allowed. False only where it is certain that nothing is.
+    #[must_use]
+    pub fn may_allow(&self, principal: &Principal, action: Action, pattern: &Pattern) -> bool {
+        if let Some(topic) = pattern.as_topic() {
+            return self.allows(principal, action, &topic);
+        }
+        if !self.is_decidable {
+            return true;
+        }
+        let key = (self.class(principal), action, pattern.clone());
+        if let Some(decided) = self.patterns.get(&key) {
+            return decided;
+        }
+        let topics = self.instances(principal, pattern);
+        let may = topics.len() >= MAX_TRIED
+            || topics
+                .iter()
+                .any(|t| self.decide(principal, action, t).unwrap_or(false));
+        self.patterns.insert(key, may);
+        may
+    }
+
+    /// Topics that stand for all that a pattern matches: policies can tell segments apart only by names that they
+    /// mention, or by what the principal is; for every other segment one that nobody names stands.
+    fn instances(&self, principal: &Principal, pattern: &Pattern) -> Vec<Topic> {
+        let own: Vec<&str> = [principal.subject.as_ref()]
+            .into_iter()
+            .chain(principal.patient_ids.iter().next().map(String::as_str))
+            .collect();
+        let choices = |place: usize| -> Vec<&str> {
+            let named = self
+                .literals
+                .get(place)
+                .into_iter()
+                .flatten()
+                .map(String::as_str);
+            let own = own.iter().copied().filter(|_| place > 0);
+            named.chain(own).chain([FRESH]).collect()
+        };
+        let mut paths: Vec<String> = vec![String::new()];
+        let mut done: Vec<String> = Vec::new();
+        let grow = |paths: &[String], segments: &[&str]| -> Vec<String> {
+            let join = |path: &String, s: &str| {
+                if path.is_empty() {
+                    s.to_owned()
+                } else {
+                    format!("{path}/{s}")
+                }
+            };
+            let all = paths
+                .iter()
+                .flat_map(|path| segments.iter().map(move |s| join(path, s)));
+            all.take(MAX_TRIED).collect()
+        };
+        for (place, segment) in pattern.as_str().split('/').enumerate() {
+            match segment {
+                "**" => {
+                    for deeper in 0..DEPTH {
+                        paths = grow(&paths, &choices(place + deeper));
+                        done.extend(paths.iter().cloned());
+                    }
+                    paths.clear();
+                }
+                "*" => paths = grow(&paths, &choices(place)),
+                name => paths = grow(&paths, &[name]),
+            }
+        }
+        done.extend(paths);
+        done.truncate(MAX_TRIED);
+        done.iter()
+            .filter_map(|path| Topic::new(path).ok())
+            .collect()
+    }
+
+    fn decide(&self, principal: &Principal, action: Action, topic: &Topic) -> Option<bool> {
+        let text = |s: &str| RestrictedExpression::new_string(s.to_owned());
+        let set =
+            |all: &BTreeSet<String>| RestrictedExpression::new_set(all.iter().map(|s| text(s)));
+        let user = Entity::new(
+            self.types.user.clone(),
+            HashMap::from([
+                ("tenant".into(), text(principal.tenant.as_str())),
+                ("subject".into(), text(&principal.subject)),
+                ("roles".into(), set(&principal.roles)),
+                ("scopes".into(), set(&principal.scopes)),
+                ("patient_ids".into(), set(&principal.patient_ids)),
+            ]),
+            HashSet::new(),
+        )
+        .ok()?;
+        let uid = self.types.topic(topic.as_str());
+        let parents: HashSet<EntityUid> = topic
+            .parents()
+            .map(|parent| self.types.topic(parent))
+            .collect();
+        let resource = Entity::new(
+            uid.clone(),
+            HashMap::from([
+                ("tenant".into(), text(principal.tenant.as_str())),
+                ("path".into(), text(topic.as_str())),
+                ("prefix".into(), text(topic.prefix())),
+                (
+                    "item".into(),
+                    text(topic.as_str().split('/').nth(2).unwrap_or_default()),
+                ),
+            ]),
+            parents,
+        )
+        .ok()?;
+        let entities = Entities::from_entities([user, resource], None).ok()?;
+        let action = self.types.actions.get(action.name())?.clone();
+        let request =
+            Request::new(self.types.user.clone(), action, uid, Context::empty(), None).ok()?;
+        Some(
+            self.authorizer
+                .is_authorized(&request, &self.set, &entities)
+                .decision()
+                == Decision::Allow,
+        )
+    }
+}
+
+/// An error with the line that it is on, where Cedar tells.
+fn at(file: &Path, text: &str, e: &dyn miette::Diagnostic, why: String) -> PolicyError {
+    let offset = e
+        .labels()
+        .and_then(|mut labels| labels.next())
+        .map_or(0, |label| label.offset());
+    let line = text
+        .get(..offset)
+        .map_or(1, |before| before.matches('\n').count() + 1);
+    PolicyError::Policy {
+        file: file.into(),
+        line,
+        why,
+    }
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The texts that the policies mention, as segments by their place in a path.
+fn literals(text: &str) -> Vec<BTreeSet<String>> {
+    let mut places: Vec<BTreeSet<String>> = Vec::new();
+    for literal in text.split('"').skip(1).step_by(2) {
+        if Topic::new(literal).is_err() {
+            continue;
+        }
+        for (place, segment) in literal.split('/').enumerate() {
+            if places.len() <= place {
+                places.push(BTreeSet::new());
+            }
+            places[place].insert(segment.to_owned());
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,613 @@
+//! The SQL of the log.
+//!
+//! An event's key is its tenant's number and its seq in one integer, so that a tenant's events lie together, in order:
+//! any cursor is found in O(log n), and reading on from there is a walk.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::AtomicU64;
+
+use super::{Idempotency, TenantLog};
+use crate::clock::Timestamp;
+use crate::cursor::{Epoch, Seq};
+use crate::db::{Conn, DbError, RowRef};
+use crate::event::{Event, Identity};
+use crate::tenant::Tenant;
+use crate::topic::Patterns;
+
+/// Bits of a key that hold the seq: 2^40 events a tenant, 2^23 tenants.
+const SEQ_BITS: u32 = 40;
+/// The most bytes of event JSON in one page; at least one event is always taken.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+/// Rows that one page may look at: a reader of a rare topic gets an empty page and a cursor to go on from.
+const SCAN_ROWS: usize = 20_000;
+/// Rows asked for in one statement while looking for matches.
+const CHUNK_ROWS: usize = 1_000;
+
+/// The key of a place in a tenant's log.
+pub(super) fn key(number: i64, seq: Seq) -> i64 {
+    (number << SEQ_BITS) | i64::try_from(seq.min((1 << SEQ_BITS) - 1)).unwrap_or(0)
+}
+
+pub(super) fn seq_of(key: i64) -> Seq {
+    u64::try_from(key & ((1 << SEQ_BITS) - 1)).unwrap_or(0)
+}
+
+pub(super) fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+pub(super) fn number_of(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// An event as a row holds it, while the row is read.
+#[derive(Debug, Clone, Copy)]
+pub struct LoggedRef<'a> {
+    /// Its place.
+    pub seq: Seq,
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its type.
+    pub kind: &'a str,
+    /// Its outside form, whose last member is `data`.
+    pub json: &'a str,
+    /// Where in `json` the value of `data` begins.
+    pub data_at: usize,
+}
+
+/// A committed event.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// Its place.
+    pub seq: Seq,
+    /// Its topic.
+    pub topic: Box<str>,
+    /// Its type.
+    pub kind: Box<str>,
+    /// Its outside form, whose last member is `data`.
+    pub json: Box<str>,
+    /// Where in `json` the value of `data` begins.
+    pub data_at: usize,
+}
+
+impl Logged {
+    fn new(row: LoggedRef<'_>) -> Self {
+        Self {
+            seq: row.seq,
+            topic: row.topic.into(),
+            kind: row.kind.into(),
+            json: row.json.into(),
+            data_at: row.data_at,
+        }
+    }
+
+    fn as_ref(&self) -> LoggedRef<'_> {
+        LoggedRef {
+            seq: self.seq,
+            topic: &self.topic,
+            kind: &self.kind,
+            json: &self.json,
+            data_at: self.data_at,
+        }
+    }
+}
+
+/// A stretch of the log.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Oldest first.
+    pub events: Vec<Logged>,
+    /// How far it goes, and that it is complete.
+    pub end: PageEnd,
+}
+
+/// How far a page goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageEnd {
+    /// Everything up to here has been looked at: the place to read on from.
+    pub next: Seq,
+    /// Whether nothing more was committed when the page was read.
+    pub is_end: bool,
+    /// Set where retention has passed the place that was asked for: the oldest place from which nothing is missing.
+    pub gap: Option<Seq>,
+}
+
+/// Reads a page of owned events.
+pub fn page(
+    conn: &mut Conn,
+    log: &TenantLog,
+    after: Seq,
+    patterns: &Patterns,
+    limit: usize,
+    admits: impl Fn(&str) -> bool,
+) -> Result<Page, DbError> {
+    let mut events = Vec::new();
+    let end = visit(conn, log, after, patterns, limit, &admits, &mut |row| {
+        events.push(Logged::new(row))
+    })?;
+    Ok(Page { events, end })
+}
+
+/// Gives the events after a place that match and that `admits` admits to `each`, oldest first: at most `limit`, and no
+/// more once [`PAGE_BYTES`] are reached.
+pub fn visit(
+    conn: &mut Conn,
+    log: &TenantLog,
+    after: Seq,
+    patterns: &Patterns,
+    limit: usize,
+    admits: &dyn Fn(&str) -> bool,
+    each: &mut dyn FnMut(LoggedRef<'_>),
+) -> Result<PageEnd, DbError> {
+    if log.trimmed() <= after {
+        // What retention takes is announced before it is gone, so asking again afterwards tells whether this page is whole.
+        let mut events = Vec::new();
+        let end = walk(conn, log, after, patterns, limit, admits, &mut |row| {
+            events.push(Logged::new(row))
+        })?;
+        if log.trimmed() <= after {
+            events.iter().for_each(|e| each(e.as_ref()));
+            return Ok(end);
+        }
+    }
+    let begin = match conn {
+        Conn::Sqlite(_) => "BEGIN",
+        Conn::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    };
+    conn.batch(begin)?;
+    let result = gap(conn, log, after, patterns, admits).and_then(|gap| {
+        let end = walk(
+            conn,
+            log,
+            gap.unwrap_or(after),
+            patterns,
+            limit,
+            admits,
+            each,
+        )?;
+        Ok(PageEnd { gap, ..end })
+    });
+    conn.batch("COMMIT")?;
+    result
+}
+
+fn walk(
+    conn: &mut Conn,
+    log: &TenantLog,
+    after: Seq,
+    patterns: &Patterns,
+    limit: usize,
+    admits: &dyn Fn(&str) -> bool,
+    each: &mut dyn FnMut(LoggedRef<'_>),
+) -> Result<PageEnd, DbError> {
+    // Taken before the rows are read: all up to it is committed and so will be seen.
+    let head = log.head();
+    match patterns.as_topics() {
+        Some(topics) => {
+            let topics: Vec<_> = topics.into_iter().filter(|t| admits(t.as_str())).collect();
+            if let [topic] = &topics[..] {
+                walk_topic(conn, log, head, after, topic.as_str(), limit, each)
+            } else {
+                walk_topics(conn, log, head, after, &topics, limit, each)
+            }
+        }
+        None => walk_all(
+            conn,
+            log,
+            head,
+            after,
+            limit,
+            &|topic| patterns.matches(topic) && admits(topic),
+            each,
+        ),
+    }
+}
+
+fn logged(row: RowRef<'_>) -> Result<LoggedRef<'_>, DbError> {
+    Ok(LoggedRef {
+        seq: seq_of(row.int(0)?),
+        topic: row.text(1)?,
+        kind: row.text(2)?,
+        data_at: usize::try_from(row.int(3)?).unwrap_or(0),
+        json: row.text(4)?,
+    })
+}
+
+/// Reads one topic by its index.
+fn walk_topic(
+    conn: &mut Conn,
+    log: &TenantLog,
+    head: Seq,
+    after: Seq,
+    topic: &str,
+    limit: usize,
+    each: &mut dyn FnMut(LoggedRef<'_>),
+) -> Result<PageEnd, DbError> {
+    const SQL: &str = "SELECT key, topic, type, data_at, json FROM events \
+                       WHERE topic = $1 AND key > $2 AND key <= $3 ORDER BY key LIMIT $4";
+    let (mut last, mut taken, mut bytes) = (after, 0, 0);
+    let params = [
+        topic.into(),
+        key(log.number, after).into(),
+        key(log.number, Seq::MAX).into(),
+        number_of(limit).into(),
+    ];
+    conn.each(SQL, &params, |row| {
+        let row = logged(row)?;
+        (last, taken, bytes) = (row.seq, taken + 1, bytes + row.json.len());
+        each(row);
+        Ok(if bytes >= PAGE_BYTES {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    })?;
+    let is_end = taken < limit && bytes < PAGE_BYTES;
+    Ok(PageEnd {
+        next: if is_end { last.max(head) } else { last },
+        is_end,
+        gap: None,
+    })
+}
+
+/// Reads several topics by their index and merges them.
+fn walk_topics(
+    conn: &mut Conn,
+    log: &TenantLog,
+    head: Seq,
+    after: Seq,
+    topics: &[crate::topic::Topic],
+    limit: usize,
+    each: &mut dyn FnMut(LoggedRef<'_>),
+) -> Result<PageEnd, DbError> {
+    let mut events = Vec::new();
+    // Beyond the end of a topic that was cut short, others must not be taken yet.
+    let mut complete_to = Seq::MAX;
+    for topic in topics {
+        let end = walk_topic(conn, log, head, after, topic.as_str(), limit, &mut |row| {
+            events.push(Logged::new(row))
+        })?;
+        if !end.is_end {
+            complete_to = complete_to.min(end.next);
+        }
+    }
+    events.retain(|e| e.seq <= complete_to);
+    events.sort_unstable_by_key(|e| e.seq);
+    let mut bytes = 0;
+    let mut kept = 0;
+    for event in &events {
+        if kept == limit || bytes >= PAGE_BYTES {
+            break;
+        }
+        (kept, bytes) = (kept + 1, bytes + event.json.len());
+        each(event.as_ref());
+    }
+    let last = events.get(kept.wrapping_sub(1)).map_or(after, |e| e.seq);
+    let is_end = kept == events.len() && complete_to == Seq::MAX;
+    // A later topic may have been read after a commit that an earlier one has not seen: only `head` is common to all.
+    let next = if is_end { head.max(after) } else { last };
+    Ok(PageEnd {
+        next,
+        is_end,
+        gap: None,
+    })
+}
+
+/// Reads all of a tenant's events and takes those that match.
+fn walk_all(
+    conn: &mut Conn,
+    log: &TenantLog,
+    head: Seq,
+    after: Seq,
+    limit: usize,
+    matches: &dyn Fn(&str) -> bool,
+    each: &mut dyn FnMut(LoggedRef<'_>),
+) -> Result<PageEnd, DbError> {
+    const SQL: &str = "SELECT key, topic, type, data_at, json FROM events \
+                       WHERE key > $1 AND key <= $2 ORDER BY key LIMIT $3";
+    let (mut last, mut taken, mut bytes, mut seen) = (after, 0, 0, 0);
+    loop {
+        let (chunk, seen_before) = (CHUNK_ROWS.min(limit.max(100)), seen);
+        let params = [
+            key(log.number, last).into(),
+            key(log.number, Seq::MAX).into(),
+            number_of(chunk).into(),
+        ];
+        conn.each(SQL, &params, |row| {
+            let row = logged(row)?;
+            (last, seen) = (row.seq, seen + 1);
+            if matches(row.topic) {
+                (taken, bytes) = (taken + 1, bytes + row.json.len());
+                each(row);
+            }
+            Ok(if taken >= limit || bytes >= PAGE_BYTES {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        if taken >= limit || bytes >= PAGE_BYTES || seen >= SCAN_ROWS {
+            return Ok(PageEnd {
+                next: last,
+                is_end: false,
+                gap: None,
+            });
+        }
+        if seen - seen_before < chunk {
+            return Ok(PageEnd {
+                next: last.max(head),
+                is_end: true,
+                gap: None,
+            });
+        }
+    }
+}
+
+/// The oldest place from which nothing that matches is missing, where that lies after `after`.
+fn gap(
+    conn: &mut Conn,
+    log: &TenantLog,
+    after: Seq,
+    patterns: &Patterns,
+    admits: &dyn Fn(&str) -> bool,
+) -> Result<Option<Seq>, DbError> {
+    let floor = conn.row(
+        "SELECT trimmed FROM tenants WHERE number = $1",
+        &[log.number.into()],
+        |row| row.int(0),
+    )?;
+    let mut oldest = count(floor.unwrap_or(0));
+    let after_seq = i64::try_from(after).unwrap_or(i64::MAX);
+    conn.each(
+        "SELECT topic, trimmed FROM topics WHERE tenant = $1 AND trimmed > $2",
+        &[log.number.into(), after_seq.into()],
+        |row| {
+            let (topic, trimmed) = (row.text(0)?, count(row.int(1)?));
+            if trimmed > oldest && patterns.matches(topic) && admits(topic) {
+                oldest = trimmed;
+            }
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
+    Ok(Some(oldest).filter(|oldest| *oldest > after))
+}
+
+/// The place just before the oldest event that is kept, or the head where none is.
+pub fn oldest(conn: &mut Conn, log: &TenantLog) -> Result<Seq, DbError> {
+    const SQL: &str = "SELECT key FROM events WHERE key > $1 AND key <= $2 ORDER BY key LIMIT 1";
+    let head = log.head();
+    let first = conn.row(
+        SQL,
+        &[key(log.number, 0).into(), key(log.number, Seq::MAX).into()],
+        |row| row.int(0),
+    )?;
+    Ok(first.map_or(head, |key| seq_of(key).saturating_sub(1)))
+}
+
+/// Bytes of event JSON that a tenant's log holds.
+pub fn bytes(conn: &mut Conn, log: &TenantLog) -> Result<u64, DbError> {
+    // Cast because PostgreSQL sums BIGINT into NUMERIC.
+    const SQL: &str =
+        "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM topics WHERE tenant = $1";
+    Ok(conn
+        .row(SQL, &[log.number.into()], |row| row.int(0))?
+        .map_or(0, count))
+}
+
+const TENANTS: &str = "SELECT t.number, t.name, t.epoch, t.head, t.trimmed, \
+     COALESCE((SELECT MAX(p.trimmed) FROM topics p WHERE p.tenant = t.number), 0) FROM tenants t";
+const ONE_TENANT: &str = "SELECT t.number, t.name, t.epoch, t.head, t.trimmed, \
+     COALESCE((SELECT MAX(p.trimmed) FROM topics p WHERE p.tenant = t.number), 0) FROM tenants t WHERE t.name = $1";
+
+/// Every tenant's log.
+pub(super) fn tenants(conn: &mut Conn) -> Result<Vec<TenantLog>, DbError> {
+    conn.rows(TENANTS, &[], tenant_log)
+}
+
+/// One tenant's log, where it has been made.
+pub(super) fn find_tenant(conn: &mut Conn, tenant: &Tenant) -> Result<Option<TenantLog>, DbError> {
+    conn.row(ONE_TENANT, &[tenant.as_str().into()], tenant_log)
+}
+
+fn tenant_log(row: RowRef<'_>) -> Result<TenantLog, DbError> {
+    Ok(TenantLog {
+        tenant: Tenant::new(row.text(1)?).map_err(|e| DbError::Fault(e.to_string()))?,
+        number: row.int(0)?,
+        epoch: Epoch::stored(row.text(2)?),
+        head: AtomicU64::new(count(row.int(3)?)),
+        trimmed: AtomicU64::new(count(row.int(4)?.max(row.int(5)?))),
+    })
+}
+
+/// Makes a tenant's log, unless it is there.
+pub(super) fn open_tenant(conn: &mut Conn, tenant: &Tenant) -> Result<TenantLog, DbError> {
+    if let Some(found) = find_tenant(conn, tenant)? {
+        return Ok(found);
+    }
+    let epoch = Epoch::random().map_err(|e| DbError::Fault(e.to_string()))?;
+    conn.execute(
+        "INSERT INTO tenants (number, name, epoch, head, trimmed) SELECT COALESCE(MAX(number), 0) + 1, $1, $2, 0, 0 FROM tenants",
+        &[tenant.as_str().into(), epoch.as_str().into()],
+    )?;
+    find_tenant(conn, tenant)?.ok_or_else(|| DbError::Fault("a tenant's row is missing".into()))
+}
+
+/// Moves a tenant's head, unless somebody else has.
+pub(super) fn move_head(conn: &mut Conn, log: &TenantLog, head: Seq) -> Result<(), DbError> {
+    let (head, was) = (
+        i64::try_from(head).unwrap_or(i64::MAX),
+        i64::try_from(log.head()).unwrap_or(i64::MAX),
+    );
+    let changed = conn.execute(
+        "UPDATE tenants SET head = $1 WHERE number = $2 AND head = $3",
+        &[head.into(), log.number.into(), was.into()],
+    )?;
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(DbError::Unavailable(
+            "another process has written to this log".into(),
+        ))
+    }
+}
+
+/// An event with its key, ready to be inserted.
+#[derive(Debug)]
+pub(super) struct NewRow {
+    pub(super) key: i64,
+    pub(super) number: i64,
+    pub(super) event: Event,
+}
+
+/// Stores events, their ids, and what their topics hold.
+pub(super) fn insert(conn: &mut Conn, rows: &[NewRow], now: Timestamp) -> Result<(), DbError> {
+    insert_events(conn, rows, now)?;
+    insert_ids(conn, rows)?;
+    let mut held: HashMap<(i64, &str), (i64, i64)> = HashMap::new();
+    for row in rows {
+        let (events, bytes) = held
+            .entry((row.number, row.event.topic.as_str()))
+            .or_default();
+        *events += 1;
+        *bytes += number_of(row.event.json.len());
+    }
+    // Sorted, so that two processes that touch the same topics cannot wait for each other.
+    let mut held: Vec<_> = held
+        .into_iter()
+        .map(|((number, topic), (events, bytes))| (number, topic, events, bytes))
+        .collect();
+    held.sort_unstable();
+    match conn {
+        Conn::Sqlite(it) => it.insert(
+            "INSERT INTO topics (tenant, topic, events, bytes, trimmed) VALUES (?1, ?2, ?3, ?4, 0) \
+             ON CONFLICT (tenant, topic) DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes",
+            held.iter().copied(),
+        ),
+        Conn::Postgres(it) => {
+            let numbers: Vec<i64> = held.iter().map(|h| h.0).collect();
+            let topics: Vec<&str> = held.iter().map(|h| h.1).collect();
+            let events: Vec<i64> = held.iter().map(|h| h.2).collect();
+            let bytes: Vec<i64> = held.iter().map(|h| h.3).collect();
+            it.execute_arrays(
+                "INSERT INTO topics (tenant, topic, events, bytes, trimmed) \
+                 SELECT *, 0 FROM UNNEST($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) \
+                 ON CONFLICT (tenant, topic) DO UPDATE SET events = topics.events + excluded.events, bytes = topics.bytes + excluded.bytes",
+                &[&numbers, &topics, &events, &bytes],
+            )
+        }
+    }
+}
+
+fn insert_events(conn: &mut Conn, rows: &[NewRow], now: Timestamp) -> Result<(), DbError> {
+    let stored_at = now.as_micros();
+    match conn {
+        Conn::Sqlite(it) => it.insert(
+            "INSERT INTO events (key, topic, type, stored_at, data_at, json) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            rows.iter().map(|r| {
+                let event = &r.event;
+                (r.key, event.topic.as_str(), event.kind.as_str(), stored_at, number_of(event.data_at), &*event.json)
+            }),
+        ),
+        Conn::Postgres(it) => {
+            let keys: Vec<i64> = rows.iter().map(|r| r.key).collect();
+            let topics: Vec<&str> = rows.iter().map(|r| r.event.topic.as_str()).collect();
+            let kinds: Vec<&str> = rows.iter().map(|r| r.event.kind.as_str()).collect();
+            let data_ats: Vec<i64> = rows.iter().map(|r| number_of(r.event.data_at)).collect();
+            let jsons: Vec<&str> = rows.iter().map(|r| &*r.event.json).collect();
+            it.execute_arrays(
+                "INSERT INTO events (key, topic, type, stored_at, data_at, json) \
+                 SELECT u.key, u.topic, u.type, $6, u.data_at, u.json \
+                 FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS u (key, topic, type, data_at, json)",
+                &[&keys, &topics, &kinds, &data_ats, &jsons, &stored_at],
+            )
+        }
+    }
+}
+
+fn insert_ids(conn: &mut Conn, rows: &[NewRow]) -> Result<(), DbError> {
+    let given: Vec<(&NewRow, &Identity)> = rows
+        .iter()
+        .filter_map(|r| Some((r, r.event.identity.as_ref()?)))
+        .collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    match conn {
+        Conn::Sqlite(it) => it.insert(
+            "INSERT INTO event_ids (tenant, source, id, key, content) VALUES (?1, ?2, ?3, ?4, ?5)",
+            given.iter().map(|(r, i)| {
+                (
+                    r.number,
+                    i.source.as_str(),
+                    r.event.id.as_str(),
+                    r.key,
+                    i.content.as_str(),
+                )
+            }),
+        ),
+        Conn::Postgres(it) => {
+            let numbers: Vec<i64> = given.iter().map(|(r, _)| r.number).collect();
+            let sources: Vec<&str> = given.iter().map(|(_, i)| i.source.as_str()).collect();
+            let ids: Vec<&str> = given.iter().map(|(r, _)| r.event.id.as_str()).collect();
+            let keys: Vec<i64> = given.iter().map(|(r, _)| r.key).collect();
+            let contents: Vec<&str> = given.iter().map(|(_, i)| i.content.as_str()).collect();
+            it.execute_arrays(
+                "INSERT INTO event_ids (tenant, source, id, key, content) \
+                 SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[])",
+                &[&numbers, &sources, &ids, &keys, &contents],
+            )
+        }
+    }
+}
+
+/// The key and content of an id that stands already.
+pub(super) fn find_id(
+    conn: &mut Conn,
+    number: i64,
+    source: &str,
+    id: &str,
+) -> Result<Option<(i64, String)>, DbError> {
+    conn.row(
+        "SELECT key, content FROM event_ids WHERE tenant = $1 AND source = $2 AND id = $3",
+        &[number.into(), source.into(), id.into()],
+        |row| Ok((row.int(0)?, row.text(1)?.to_owned())),
+    )
+}
+
+/// The request digest and the answer that an idempotency key stands for.
+pub(super) fn find_answer(
+    conn: &mut Conn,
+    number: i64,
+    subject: &str,
+    key: &str,
+) -> Result<Option<(String, String)>, DbError> {
+    conn.row(
+        "SELECT request, answer FROM idempotency WHERE tenant = $1 AND subject = $2 AND key = $3",
+        &[number.into(), subject.into(), key.into()],
+        |row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned())),
+    )
+}
+
+/// Keeps the answer of a request with an idempotency key.
+pub(super) fn keep_answer(
+    conn: &mut Conn,
+    log: &TenantLog,
+    subject: &str,
+    asked: &Idempotency,
+    answer: &str,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    conn.execute(
+        "INSERT INTO idempotency (tenant, subject, key, request, answer, stored_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            log.number.into(),
+            subject.into(),
+            (&asked.key).into(),
+            (&asked.request).into(),
+            answer.into(),
+            now.as_micros().into(),
+        ],
+    )?;
+    Ok(())
+}

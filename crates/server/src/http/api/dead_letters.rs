@@ -1,0 +1,166 @@
+//! `/api/v1/dead-letters`: what could not be taken in, with its reason. Sources hand it in, an administrator looks and
+//! retries.
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tidings_core::db::DbError;
+use tidings_core::ingest::native;
+use tidings_core::log::dead_letter::{self, DeadLetter};
+
+use super::admin;
+use crate::app::App;
+use crate::http::api::events;
+use crate::http::body;
+use crate::http::problem::Problem;
+use crate::transport::request::Query;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    source: String,
+    reason: String,
+    content: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: String,
+    source: String,
+    reason: String,
+    content: String,
+    stored_at: String,
+}
+
+impl From<DeadLetter> for Shown {
+    fn from(d: DeadLetter) -> Self {
+        Self {
+            id: d.id,
+            source: d.source,
+            reason: d.reason,
+            content: d.content,
+            stored_at: d.stored_at.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct List {
+    dead_letters: Vec<Shown>,
+    cursor: Option<String>,
+}
+
+/// Sets something aside.
+pub(crate) async fn set_aside(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, content) = request.into_parts();
+    let principal = admin(&app, &parts).await?;
+    let limits = &app.config.limits;
+    let asked: Asked = body::json(
+        &parts.headers,
+        content,
+        limits.body_other,
+        limits.json_depth,
+    )
+    .await?;
+    for (field, text) in [("source", &asked.source), ("reason", &asked.reason)] {
+        if text.is_empty() || text.len() > 1_024 || text.contains('\0') {
+            return Err(Problem::invalid(field, "1 to 1024 bytes without NUL"));
+        }
+    }
+    let written = app.log.write::<_, DbError>(&principal.tenant, move |tx| {
+        let (tenant, now) = (tx.tenant_number(), tx.now());
+        dead_letter::insert(
+            tx,
+            tenant,
+            &asked.source,
+            &asked.reason,
+            &asked.content,
+            now,
+        )
+    });
+    let id = written.await.map_err(|e| Problem::from(&e))?.value;
+    Ok((StatusCode::CREATED, Json(serde_json::json!({ "id": id }))).into_response())
+}
+
+/// Lists what was set aside, the newest first.
+pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let principal = admin(&app, &parts).await?;
+    let query = Query::of(&parts.uri);
+    let limit = usize::try_from(query.number("limit", 100, 1, 1_000)?).unwrap_or(usize::MAX);
+    let log = app
+        .log
+        .tenant(&principal.tenant)
+        .await
+        .map_err(|e| Problem::from(&e))?;
+    let after = query.get("after").map(str::to_owned);
+    let read = move |conn: &mut tidings_core::db::Conn| {
+        dead_letter::list(conn, log.number, after.as_deref(), limit + 1)
+    };
+    let mut all = app
+        .log
+        .db()
+        .read(read)
+        .await
+        .map_err(|e| Problem::from(&e))?;
+    let more = all.len() > limit;
+    all.truncate(limit);
+    let cursor = all.last().filter(|_| more).map(|d| d.id.clone());
+    Ok(Json(List {
+        dead_letters: all.into_iter().map(Shown::from).collect(),
+        cursor,
+    })
+    .into_response())
+}
+
+/// Tries again to take one in: as an event of tidings' own form. It is dropped once that has worked.
+pub(crate) async fn retry(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let principal = admin(&app, &parts).await?;
+    let unknown = || Problem::not_found("there is no such dead letter");
+    let log = app
+        .log
+        .tenant(&principal.tenant)
+        .await
+        .map_err(|e| Problem::from(&e))?;
+    let (number, of) = (log.number, id.clone());
+    let found = app
+        .log
+        .db()
+        .read(move |conn| dead_letter::find(conn, number, &of))
+        .await
+        .map_err(|e| Problem::from(&e))?;
+    let letter = found.ok_or_else(unknown)?;
+    let events = native::json(letter.content.as_bytes(), &events::limits(&app), None)
+        .map_err(Problem::from)?;
+    events::check_publish(&app, &principal, &events)?;
+    let written = app.log.write::<_, DbError>(&principal.tenant, move |tx| {
+        // Twice at once: only one of them finds it.
+        if !dead_letter::remove(tx, number, &id)? {
+            return Ok(None);
+        }
+        Ok(Some(
+            events
+                .into_iter()
+                .map(|event| tx.append(event).to_string())
+                .collect::<Vec<_>>(),
+        ))
+    });
+    let written = written.await.map_err(|e| Problem::from(&e))?;
+    let ids = written.value.ok_or_else(unknown)?;
+    let cursor = written.cursor.map(|c| c.to_string());
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(serde_json::json!({ "ids": ids, "cursor": cursor })),
+    )
+        .into_response())
+}

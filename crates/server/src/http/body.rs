@@ -1,0 +1,117 @@
+//! Reads a request's body within bounds.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::problem::{Kind, Problem};
+
+/// Reads the whole body, at most `limit` bytes.
+pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::too_large(&format!("the body is over the limit of {limit} bytes"));
+    let said = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<usize>().ok());
+    if said.is_some_and(|said| said > limit) {
+        return Err(too_large());
+    }
+    let limited = Limited::new(body, limit);
+    match limited.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Err(_) => Err(Problem::malformed("the body was cut short")),
+    }
+}
+
+/// The media type of the body, in lower case and without parameters.
+pub(crate) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut all = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = all.next() else {
+        return Ok(None);
+    };
+    if all.next().is_some() {
+        return Err(Problem::bad_request("Content-Type", "stands twice"));
+    }
+    let text = value
+        .to_str()
+        .map_err(|_| Problem::bad_request("Content-Type", "is not text"))?;
+    Ok(Some(
+        text.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+    ))
+}
+
+/// A content type that this path does not take.
+#[must_use]
+pub(crate) fn unsupported(found: Option<&str>, taken: &str) -> Problem {
+    let found = found.unwrap_or("none");
+    Problem::new(
+        Kind::UnsupportedType,
+        &format!("the content type is {found}; this path takes {taken}"),
+    )
+    .at("Content-Type")
+}
+
+/// Reads a JSON object into a type whose unknown members are refused.
+pub(crate) async fn json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    max_depth: usize,
+) -> Result<T, Problem> {
+    let media_type = media_type(headers)?;
+    if media_type.as_deref() != Some("application/json") {
+        return Err(unsupported(media_type.as_deref(), "application/json"));
+    }
+    parse(&read(headers, body, limit).await?, max_depth)
+}
+
+/// The same, where no body at all stands for the default.
+pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    max_depth: usize,
+) -> Result<T, Problem> {
+    let bytes = read(headers, body, limit).await?;
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    let media_type = media_type(headers)?;
+    if media_type.as_deref() != Some("application/json") {
+        return Err(unsupported(media_type.as_deref(), "application/json"));
+    }
+    parse(&bytes, max_depth)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], max_depth: usize) -> Result<T, Problem> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| Problem::malformed(&format!("not UTF-8 at byte {}", e.valid_up_to())))?;
+    tidings_core::event::check_depth(bytes, max_depth)
+        .map_err(|e| Problem::malformed(&e.to_string()))?;
+    // Syntax first: what is no JSON at all is another fault than what is of the wrong kind.
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map_err(|e| Problem::malformed(&format!("not JSON: {e}")))?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        let why = e.inner().to_string();
+        let why = why.split(" at line ").next().unwrap_or_default().to_owned();
+        let path = e.path().to_string();
+        // An unknown or missing member is named in the text, not in the path.
+        let named = why.split('`').nth(1).map(str::to_owned);
+        let is_about_name = why.starts_with("unknown field") || why.starts_with("missing field");
+        let field = match named {
+            Some(name) if is_about_name && path == "." => name,
+            Some(name) if is_about_name && !path.ends_with(&name) => format!("{path}.{name}"),
+            _ => path,
+        };
+        Problem::invalid(field.trim_start_matches('.'), &why)
+    })
+}

@@ -1,0 +1,232 @@
+//! What every request goes through on its way in and out: ids, trace, origin, panic, log record, metric.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::MatchedPath;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use tower::ServiceExt;
+use tracing::{Instrument, Span};
+use uuid::Uuid;
+
+use super::accept::{Answer, Peer};
+use super::cors;
+use super::problem::{Kind, Problem};
+use crate::app::App;
+use crate::telemetry::traces::{self, TraceContext};
+
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+const EVENT_ID: HeaderName = HeaderName::from_static("x-event-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+/// The longest correlation id that is taken over, in bytes.
+const MAX_ID_BYTES: usize = 128;
+
+/// The ids of a request, for handlers.
+#[derive(Debug, Clone)]
+pub(crate) struct Ids {
+    /// Ties together all that one action of a user causes.
+    pub(crate) correlation_id: String,
+    /// The request's own id, until an event takes its place.
+    pub(crate) event_id: String,
+    /// The trace that it belongs to.
+    pub(crate) trace: TraceContext,
+}
+
+/// Among a response's extensions: the id of the one event that the request made.
+#[derive(Debug, Clone)]
+pub(crate) struct MadeEvent(pub String);
+
+/// Among a response's extensions: the route, for the metric.
+#[derive(Debug, Clone)]
+struct Route(MatchedPath);
+
+/// Answers requests by the routes.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    app: App,
+    router: Router,
+}
+
+impl Entry {
+    /// All routes of the product.
+    #[must_use]
+    pub(crate) fn new(app: App) -> Self {
+        let router =
+            super::routes::router(app.clone()).route_layer(axum::middleware::from_fn(note_route));
+        Self { app, router }
+    }
+
+    async fn inside(&self, request: Request<Body>) -> Response {
+        match AssertUnwindSafe(self.router.clone().oneshot(request))
+            .catch_unwind()
+            .await
+        {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => Problem::internal("a handler panicked").into_response(),
+        }
+    }
+}
+
+async fn note_route(request: Request<Body>, next: axum::middleware::Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(Route(route));
+    }
+    response
+}
+
+impl Answer for Entry {
+    async fn answer(&self, mut request: Request<Body>) -> Response {
+        let started = Instant::now();
+        let (span, mut ids) = Ids::of(request.method(), request.headers(), &self.app);
+        request.extensions_mut().insert(ids.clone());
+        without_trailing_slash(request.uri_mut());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let remote = request
+            .extensions()
+            .get::<Peer>()
+            .map(|peer| peer.remote.ip());
+        let origin =
+            cors::allowed(request.headers(), &self.app.config.http.allowed_origins).cloned();
+        let is_preflight = cors::is_preflight(&method, request.headers());
+        let mut response = if is_preflight {
+            cors::preflight()
+        } else {
+            self.inside(request).instrument(span.clone()).await
+        };
+        ids.finish(&span, &mut response);
+        cors::permit(&mut response, origin.as_ref(), is_preflight);
+        let (status, elapsed) = (response.status(), started.elapsed());
+        let route = response.extensions_mut().remove::<Route>();
+        let route = route.as_ref().map_or("none", |route| route.0.as_str());
+        metrics::histogram!(
+            "tidings_http_request_seconds",
+            "route" => route.to_owned(),
+            "method" => label(&method),
+            "status" => status.as_str().to_owned()
+        )
+        .record(elapsed);
+        let _entered = span.enter();
+        let client_ip = remote.map(|ip| ip.to_string()).unwrap_or_default();
+        let duration_ms = elapsed.as_secs_f64() * 1_000.0;
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+            tracing::error!(%method, path, status_code = status.as_u16(), duration_ms, client_ip, "request");
+        } else {
+            tracing::info!(%method, path, status_code = status.as_u16(), duration_ms, client_ip, "request");
+        }
+        response
+    }
+}
+
+impl Ids {
+    fn of(method: &Method, headers: &HeaderMap, app: &App) -> (Span, Self) {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|v: &HeaderValue| v.to_str().ok())
+        };
+        let given = [CORRELATION_ID, TRACE_ID, REQUEST_ID]
+            .iter()
+            .find_map(|name| clean(headers.get(name)?));
+        let correlation_id = given.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let event_id = tidings_core::event::EventId::random(app.clock.now()).to_string();
+        let (span, trace) = traces::request_span(
+            label(method),
+            text(TRACEPARENT),
+            text(TRACESTATE),
+            &correlation_id,
+        );
+        traces::set_event_id(&span, &event_id);
+        (
+            span,
+            Self {
+                correlation_id,
+                event_id,
+                trace,
+            },
+        )
+    }
+
+    fn finish(&mut self, span: &Span, response: &mut Response) {
+        if let Some(made) = response.extensions_mut().remove::<MadeEvent>() {
+            self.event_id = made.0;
+            traces::set_event_id(span, &self.event_id);
+        }
+        if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+            // A problem of ours is written again, now that its correlation id is known. Headers that were added stay.
+            problem.correlation_id = Some(self.correlation_id.clone());
+            let (parts, body) = problem.into_response().into_parts();
+            *response.body_mut() = body;
+            for (name, value) in &parts.headers {
+                response.headers_mut().insert(name, value.clone());
+            }
+            response.headers_mut().remove(http::header::CONTENT_LENGTH);
+        }
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        for (name, value) in [
+            (CORRELATION_ID, &self.correlation_id),
+            (TRACE_ID, &self.trace.trace_id()),
+            (EVENT_ID, &self.event_id),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// An id of the caller's, where it is short and plain: it goes into logs.
+fn clean(value: &HeaderValue) -> Option<String> {
+    let text = value.to_str().ok()?;
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@/+=".contains(&b);
+    (!text.is_empty() && text.len() <= MAX_ID_BYTES && text.bytes().all(is_plain))
+        .then(|| text.to_owned())
+}
+
+/// `/a/b/` is `/a/b`.
+fn without_trailing_slash(uri: &mut Uri) {
+    let path = uri.path();
+    if path.len() < 2 || !path.ends_with('/') {
+        return;
+    }
+    let path = path.trim_end_matches('/');
+    let path = if path.is_empty() { "/" } else { path };
+    let path_and_query = uri
+        .query()
+        .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path_and_query.parse().ok();
+    if let Ok(shorter) = Uri::from_parts(parts) {
+        *uri = shorter;
+    }
+}
+
+fn label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// What is not on the routes' page.
+pub(crate) async fn nothing_here() -> Problem {
+    Problem::new(Kind::NotFound, "there is no such path")
+}
