@@ -47,6 +47,9 @@ pub(crate) enum StartError {
         /// Why it was not.
         source: std::io::Error,
     },
+    /// Another process works on the folder.
+    #[error("{}: another tidings process works on this data folder", .0.display())]
+    Taken(std::path::PathBuf),
     /// The database.
     #[error("{0}")]
     Database(#[from] DbError),
@@ -103,6 +106,7 @@ pub(crate) struct Parts {
     stop: CancellationToken,
     certificates: Option<Arc<Certificates>>,
     _watching: Option<Watching>,
+    _lock: FolderLock,
 }
 
 /// The server. Cheap to clone.
@@ -123,12 +127,14 @@ struct Opened {
     hub: Hub,
     revocations: Revocations,
     sealer: Sealer,
+    lock: FolderLock,
 }
 
 fn open(config: &Config, clock: &Clock) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
     std::fs::create_dir_all(folder).map_err(StartError::io(folder.display()))?;
     only_ours(folder).map_err(StartError::io(folder.display()))?;
+    let lock = FolderLock::take(folder)?;
     let db = Db::open(config.database())?;
     let mut conn = db.connect()?;
     let revocations = Revocations::load(&mut conn)?;
@@ -146,7 +152,27 @@ fn open(config: &Config, clock: &Clock) -> Result<Opened, StartError> {
         hub,
         revocations,
         sealer,
+        lock,
     })
+}
+
+/// Keeps a data folder for one process: two committers on one log would be in each other's way.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    _file: std::fs::File,
+}
+
+impl FolderLock {
+    /// Takes the folder, unless another process has it. The system gives it back when the process ends, however it does.
+    pub(crate) fn take(folder: &Path) -> Result<Self, StartError> {
+        let path = folder.join("lock");
+        let file = std::fs::File::create(&path).map_err(StartError::io(path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Taken(folder.to_owned())),
+            Err(std::fs::TryLockError::Error(e)) => Err(StartError::io(path.display())(e)),
+        }
+    }
 }
 
 /// The database holds secrets: nobody else's business.
@@ -186,6 +212,7 @@ impl App {
             hub,
             revocations,
             sealer,
+            lock,
         } = opened.map_err(|e| DbError::Fault(format!("opening did not finish: {e}")))??;
         let connections = Connections::new(
             clock.clone(),
@@ -216,6 +243,7 @@ impl App {
             started: Instant::now(),
             stop: CancellationToken::new(),
             _watching: watching,
+            _lock: lock,
             config,
             clock,
             log,
@@ -396,7 +424,7 @@ impl App {
     }
 
     /// Runs something beside the requests until the server goes down.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {

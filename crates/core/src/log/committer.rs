@@ -228,6 +228,8 @@ pub(super) struct Committer {
     wal_pages: Arc<AtomicU64>,
     unchecked_bytes: usize,
     broken_since: Option<Instant>,
+    /// Set after a failure: the stored heads may not be the known ones.
+    is_doubtful: bool,
 }
 
 impl Committer {
@@ -250,6 +252,7 @@ impl Committer {
             wal_pages: Arc::default(),
             unchecked_bytes: 0,
             broken_since: None,
+            is_doubtful: false,
         }
     }
 
@@ -312,6 +315,7 @@ impl Committer {
                 ));
             }
             Err(e) => {
+                self.is_doubtful = true;
                 let _ = self.conn.batch("ROLLBACK");
                 if self.health.write().replace(e.to_string()).is_none() {
                     tracing::error!(error = %e, "the log cannot store");
@@ -536,34 +540,34 @@ impl Committer {
         })
     }
 
+    /// Brings the connection back where it is lost, and what is known of the heads in line with what is stored.
     fn reconnect(&mut self) -> Result<(), DbError> {
-        if !self.conn.is_broken() {
+        if self.conn.is_broken() {
+            let now = Instant::now();
+            let is_fresh = |at: Instant| now.duration_since(at) < RECONNECT_PAUSE;
+            if self.broken_since.is_some_and(is_fresh) {
+                return Err(DbError::Unavailable(
+                    "the connection to the database is lost".into(),
+                ));
+            }
+            self.broken_since = Some(now);
+            self.conn = self.db.connect()?;
+            self.broken_since = None;
+            self.is_doubtful = true;
+        }
+        if !self.is_doubtful {
             return Ok(());
         }
-        let now = Instant::now();
-        if self
-            .broken_since
-            .is_some_and(|at| now.duration_since(at) < RECONNECT_PAUSE)
-        {
-            return Err(DbError::Unavailable(
-                "the connection to the database is lost".into(),
-            ));
-        }
-        self.broken_since = Some(now);
-        let mut conn = self.db.connect()?;
         // A commit whose answer was lost may stand: readers get its events from the log.
         let known = self.tenants.read().clone();
-        for stored in store::tenants(&mut conn)? {
-            if let Some(log) = known
-                .get(&stored.tenant)
-                .filter(|log| log.head() < stored.head())
-            {
+        for stored in store::tenants(&mut self.conn)? {
+            let ahead = |log: &&Arc<TenantLog>| log.head() < stored.head();
+            if let Some(log) = known.get(&stored.tenant).filter(ahead) {
                 log.head.store(stored.head(), Ordering::Release);
                 self.hub.skip_to(log, stored.head());
             }
         }
-        self.conn = conn;
-        self.broken_since = None;
+        self.is_doubtful = false;
         Ok(())
     }
 

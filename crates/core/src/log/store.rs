@@ -401,7 +401,7 @@ const ONE_TENANT: &str = "SELECT t.number, t.name, t.epoch, t.head, t.trimmed, \
      COALESCE((SELECT MAX(p.trimmed) FROM topics p WHERE p.tenant = t.number), 0) FROM tenants t WHERE t.name = $1";
 
 /// Every tenant's log.
-pub(super) fn tenants(conn: &mut Conn) -> Result<Vec<TenantLog>, DbError> {
+pub fn tenants(conn: &mut Conn) -> Result<Vec<TenantLog>, DbError> {
     conn.rows(TENANTS, &[], tenant_log)
 }
 

@@ -2,12 +2,17 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, ServerArgs};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tidings_client::Client;
+
+use super::publish::{client, failure};
+use super::{Failure, ServerArgs, print, warn};
 
 /// `tidings dead-letter`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Print what was kept aside with its reason, one JSON object a line.
+    /// Print what was kept aside with its reason, one JSON object a line, the newest first.
     List {
         #[command(flatten)]
         server: ServerArgs,
@@ -22,6 +27,82 @@ pub(crate) enum Command {
     },
 }
 
-pub(crate) async fn run(_command: Command) -> Result<ExitCode, Failure> {
-    Err(Failure::failed("dead-letter is not built yet"))
+#[derive(Deserialize)]
+struct Page {
+    dead_letters: Vec<Box<RawValue>>,
+    cursor: Option<String>,
+}
+
+pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::List { server } => {
+            for letter in all(&client(&server)?).await? {
+                print(&format!("{}\n", letter.get()))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Retry { server, ids } => retry(&client(&server)?, ids).await,
+    }
+}
+
+async fn all(client: &Client) -> Result<Vec<Box<RawValue>>, Failure> {
+    let (mut letters, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let mut query = vec![("limit", "1000")];
+        query.extend(after.as_deref().map(|after| ("after", after)));
+        let page = client
+            .get("api/v1/dead-letters", &query)
+            .await
+            .map_err(|e| failure(e))?;
+        let page: Page = serde_json::from_str(page.get())
+            .map_err(|e| Failure::failed(format_args!("the answer: {e}")))?;
+        letters.extend(page.dead_letters);
+        match page.cursor {
+            Some(cursor) => after = Some(cursor),
+            None => return Ok(letters),
+        }
+    }
+}
+
+async fn retry(client: &Client, ids: Vec<String>) -> Result<ExitCode, Failure> {
+    #[derive(Deserialize)]
+    struct Letter {
+        id: String,
+    }
+    let ids = if ids.is_empty() {
+        let letters = all(client).await?;
+        // The oldest first, as they came.
+        let read =
+            |letter: &Box<RawValue>| serde_json::from_str::<Letter>(letter.get()).map(|l| l.id);
+        letters
+            .iter()
+            .rev()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map_err(|e| Failure::failed(format_args!("the answer: {e}")))?
+    } else {
+        ids
+    };
+    let mut refused = 0;
+    for id in ids {
+        match client
+            .post(
+                &format!("api/v1/dead-letters/{id}/retry"),
+                "application/json",
+                "".into(),
+            )
+            .await
+        {
+            Ok(answer) => print(&format!("{}\n", answer.get()))?,
+            Err(e) => {
+                warn(&format!("{id}: {e}"));
+                refused += 1;
+            }
+        }
+    }
+    Ok(if refused == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -8,6 +8,7 @@ mod bench;
 mod completions;
 mod config;
 mod dead_letter;
+mod demo;
 mod export;
 mod import;
 mod keygen;
@@ -225,7 +226,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Publish(args) => block_on(publish::run(args)),

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArgs, Failure, block_on, print};
+use super::{ConfigArgs, Failure, block_on, demo, print};
 use crate::app::{self, App, StartError};
 use crate::config::{Config, Loaded, Sources};
 use crate::telemetry::Telemetry;
@@ -25,10 +25,15 @@ pub(crate) struct Args {
     pub(crate) config: ConfigArgs,
 }
 
-pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let loaded = if args.demo {
+        demo::load(&args.config)?
+    } else {
+        args.config.load()?
+    };
     let Loaded {
         config, warnings, ..
-    } = args.config.load()?;
+    } = loaded;
     let is_manual = Sources::from_environment()
         .environment
         .get(TEST_CLOCK)
@@ -42,12 +47,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-    let result = block_on(serve(config, clock));
+    let result = block_on(serve(config, clock, args.demo));
     telemetry.shutdown();
     result
 }
 
-async fn serve(config: Config, clock: Clock) -> Result<ExitCode, Failure> {
+async fn serve(config: Config, clock: Clock, is_demo: bool) -> Result<ExitCode, Failure> {
     let (address, is_tls) = (config.listen, config.tls.is_some());
     let app = App::open(config, clock).await.map_err(failed)?;
     let listener = TcpListener::bind(address)
@@ -58,10 +63,12 @@ async fn serve(config: Config, clock: Clock) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::failed(format_args!("cannot listen: {e}")))?;
     let shutdown = CancellationToken::new();
     follow_signals(&app, &shutdown)?;
-    print(&format!(
-        "listening on {}://{address}\n",
-        if is_tls { "https" } else { "http" }
-    ))?;
+    let address = format!("{}://{address}", if is_tls { "https" } else { "http" });
+    print(&format!("listening on {address}\n"))?;
+    if is_demo {
+        print(&demo::welcome(&app.config, &address)?)?;
+        app.spawn(demo::traffic(app.clone()));
+    }
     app.serve(listener, shutdown).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -58,6 +58,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// An administrator's token, as the demo's sign-in link holds it.
+pub(super) fn for_demo(
+    auth: &AuthConfig,
+    tenant: &str,
+    subject: &str,
+    ttl: Duration,
+) -> Result<String, Failure> {
+    let args = Args {
+        tenant: tenant.to_owned(),
+        subject: subject.to_owned(),
+        roles: vec!["admin".to_owned()],
+        scopes: Vec::new(),
+        patient_ids: Vec::new(),
+        ttl,
+        key: None,
+        config: ConfigArgs::default(),
+    };
+    sign(&args, auth, Clock::System.now())
+}
+
 fn sign(args: &Args, auth: &AuthConfig, now: Timestamp) -> Result<String, Failure> {
     let claims = claims(args, auth, now)?;
     let (header, key) = match (&args.key, &auth.jwt_secret) {

@@ -73,10 +73,6 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Traffic of all sources.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "`serve --demo` is what calls this")
-    )]
     pub(crate) fn new(seed: u64) -> Self {
         Self::of(seed, &[])
     }
