@@ -18,6 +18,7 @@
 //!
 //! - `client`: how a server is addressed, and the requests that end
 //! - `event`: what goes in and comes out
+//! - `raw`: any other path, with its JSON as it stands
 //! - `error`: what can go wrong, and whether trying again may help
 //! - `stream`: one type over SSE, WebSocket and long-poll, which comes back by itself from where it stood
 //! - `sse`: bytes in, frames out: a parser that knows no network

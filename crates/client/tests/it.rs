@@ -1,5 +1,11 @@
 //! The client against tiny servers that follow a script.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

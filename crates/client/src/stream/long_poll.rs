@@ -95,7 +95,7 @@ impl Connection {
         signals.extend(events.into_iter().map(|placed| {
             deliver(Delivery::Event {
                 cursor: placed.cursor,
-                event: placed.event,
+                event: Box::new(placed.event),
             })
         }));
         // Past events that did not match.

@@ -90,7 +90,7 @@ pub enum Delivery {
         /// Its place; ephemeral events have none.
         cursor: Option<String>,
         /// The event.
-        event: Event,
+        event: Box<Event>,
     },
     /// Retention has passed the cursor: events are missing before the next one.
     Gap {

@@ -32,7 +32,7 @@ pub(super) struct Connection {
 struct Envelope {
     r#type: Option<String>,
     cursor: Option<String>,
-    event: Option<Event>,
+    event: Option<Box<Event>>,
 }
 
 impl Connection {

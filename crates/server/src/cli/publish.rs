@@ -82,3 +82,51 @@ pub(super) fn failure(error: Error) -> Failure {
         other => Failure::failed(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::bench::toy::{Fault, Toy};
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    async fn publish(url: &str, token: &str, data: &str) -> Result<ExitCode, Failure> {
+        let line = [
+            "publish", "--url", url, "--token", token, "--topic", "a/b", "--type", "t", "--data",
+            data,
+        ];
+        run(Line::try_parse_from(line).unwrap().args).await
+    }
+
+    #[tokio::test]
+    async fn data_is_passed_on_as_it_stands() {
+        let toy = Toy::start(Fault::None).await;
+        publish(&toy.url, "tok", "-1.50").await.unwrap();
+        let event = &toy.events()[0];
+        assert_eq!(
+            (event["topic"].as_str(), event["data"].to_string().as_str()),
+            (Some("a/b"), "-1.5")
+        );
+    }
+
+    #[tokio::test]
+    async fn exit_codes_tell_the_command_lines_fault_from_a_failure() {
+        let toy = Toy::start(Fault::Refuses).await;
+        for (url, token, data, code) in [
+            (toy.url.as_str(), "tok", "{not json", 2),
+            ("not an address", "tok", "1", 2),
+            (&toy.url, "tok", "1", 1),
+            (&toy.url, "other", "1", 1),
+            ("http://127.0.0.1:1", "tok", "1", 1),
+        ] {
+            let failure = publish(url, token, data).await.unwrap_err();
+            assert_eq!(failure.code, code, "{url} {token} {data}: {failure:?}");
+        }
+    }
+}

@@ -16,6 +16,10 @@ mod publishers;
 mod readers;
 mod report;
 mod target;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(super) mod toy;
 mod wire;
 
 use std::io::IsTerminal as _;

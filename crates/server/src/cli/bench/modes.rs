@@ -151,7 +151,7 @@ impl Bench<'_> {
         self.stage("waiting", expected);
         let last = readers
             .wait(expected, self.args.drain(), |now| {
-                self.progress.set_position(now)
+                self.progress.set_position(now);
             })
             .await;
         report.cpu(cpu, self.target.cpu());
@@ -268,7 +268,7 @@ impl Bench<'_> {
         self.stage("replaying", expected);
         let last = readers
             .wait(expected, self.args.drain(), |now| {
-                self.progress.set_position(now)
+                self.progress.set_position(now);
             })
             .await;
         report.cpu(cpu, self.target.cpu());

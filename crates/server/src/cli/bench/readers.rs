@@ -33,9 +33,12 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// An empty histogram of microseconds, with three digits; grows as it must.
+/// The longest time that is told apart, in microseconds: ten minutes.
+const LONGEST_US: u64 = 600_000_000;
+
+/// An empty histogram of microseconds, with three digits. What is much longer than [`LONGEST_US`] is cut.
 pub(super) fn histogram() -> io::Result<Histogram<u64>> {
-    Histogram::new(3).map_err(io::Error::other)
+    Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(io::Error::other)
 }
 
 /// What all readers count together.
@@ -306,5 +309,25 @@ impl Reader {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         fed.map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_every_size_are_kept() {
+        let mut all = histogram().unwrap();
+        for micros in [1, 2_500, 2_500_000, u64::MAX] {
+            let mut one = histogram().unwrap();
+            one.saturating_record(micros);
+            all.add(&one).unwrap();
+        }
+        let at = |quantile| all.value_at_quantile(quantile);
+        assert_eq!((at(0.0), at(0.5)), (1, 2_501));
+        assert!(at(0.75).abs_diff(2_500_000) < 2_500);
+        assert!((LONGEST_US..2 * LONGEST_US).contains(&at(1.0)));
+        assert_eq!(all.len(), 4);
     }
 }

@@ -72,7 +72,7 @@ async fn send(args: &Args, client: &Client, progress: &ProgressBar) -> Result<u6
     let most = args.count.unwrap_or(u64::MAX);
     let (mut made, mut sent) = (0, 0);
     loop {
-        let now = Instant::now().min(until.unwrap_or_else(|| Instant::now()));
+        let now = Instant::now().min(until.unwrap_or_else(Instant::now));
         let due = due(args.rate, now - begun).min(most);
         while made < due {
             let count = (due - made).min(BATCH);
@@ -89,7 +89,7 @@ async fn send(args: &Args, client: &Client, progress: &ProgressBar) -> Result<u6
                 Ok(_) => sent += count,
                 // The traffic goes on where the server is away for a while, as real sources do.
                 Err(e) if e.is_temporary() && sent > 0 => {
-                    warn(&format!("{count} events not sent: {e}"))
+                    warn(&format!("{count} events not sent: {e}"));
                 }
                 Err(e) => return Err(failure(e)),
             }
@@ -107,4 +107,64 @@ fn due(rate: f64, elapsed: Duration) -> u64 {
     // One nanosecond more than nothing, so that the first event does not wait.
     Duration::try_from_secs_f64(rate * elapsed.as_secs_f64() + 1.0)
         .map_or(u64::MAX, |d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::toy::{Fault, Toy};
+    use super::*;
+
+    fn args(toy: &Toy) -> Args {
+        let server = ServerArgs {
+            url: Some(toy.url.clone()),
+            token: Some("tok".into()),
+        };
+        Args {
+            server,
+            kinds: Vec::new(),
+            rate: 1_000.0,
+            seed: 3,
+            seconds: None,
+            count: None,
+        }
+    }
+
+    async fn sent(args: &Args) -> Result<u64, Failure> {
+        let client = client(&args.server)?;
+        send(args, &client, &ProgressBar::hidden()).await
+    }
+
+    #[tokio::test]
+    async fn it_stops_at_a_number_or_a_time() {
+        let toy = Toy::start(Fault::None).await;
+        let counted = Args {
+            count: Some(250),
+            ..args(&toy)
+        };
+        assert_eq!(sent(&counted).await.unwrap(), 250);
+        assert_eq!(toy.events().len(), 250);
+        let timed = Args {
+            seconds: Some(1),
+            kinds: vec![Kind::Devices],
+            ..args(&toy)
+        };
+        let count = sent(&timed).await.unwrap();
+        assert!((1_000..=1_001).contains(&count), "{count}");
+        let is_device =
+            |e: &serde_json::Value| e["topic"].as_str().unwrap().starts_with(['d', 's']);
+        assert!(toy.events()[250..].iter().all(is_device));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_ends_it() {
+        let toy = Toy::start(Fault::Refuses).await;
+        assert_eq!(sent(&args(&toy)).await.unwrap_err().code, 1);
+    }
+
+    #[test]
+    fn the_first_event_is_due_at_once() {
+        assert_eq!(due(0.5, Duration::ZERO), 1);
+        assert_eq!(due(0.5, Duration::from_secs(4)), 3);
+        assert_eq!(due(10.0, Duration::from_secs(1)), 11);
+    }
 }

@@ -204,12 +204,12 @@ mod tests {
             let id = |name: &str| event.data[name].as_str().unwrap_or_default().to_owned();
             match event.kind {
                 "alarm_ingested" => {
-                    assert!(raised.insert(id("id")) || event.data["raise_count"] != 1)
+                    assert!(raised.insert(id("id")) || event.data["raise_count"] != 1);
                 }
                 "alarm_cleared" | "alarm_acknowledged" => assert!(raised.contains(&id("id"))),
                 "alert" => assert!(raised.insert(id("alertId"))),
                 "alert_acknowledged" | "alert_escalated" => {
-                    assert!(raised.contains(&id("alertId")))
+                    assert!(raised.contains(&id("alertId")));
                 }
                 _ => {}
             }
