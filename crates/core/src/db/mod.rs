@@ -80,6 +80,14 @@ impl Conn {
         on!(self, it => it.execute(sql, params))
     }
 
+    /// Runs one statement without parameters, as BEGIN or COMMIT; it is kept prepared where that helps.
+    pub fn command(&mut self, sql: &str) -> Result<(), DbError> {
+        match self {
+            Self::Sqlite(it) => it.execute(sql, &[]).map(drop),
+            Self::Postgres(it) => it.batch(sql),
+        }
+    }
+
     /// Runs several statements without parameters.
     pub fn batch(&mut self, sql: &str) -> Result<(), DbError> {
         on!(self, it => it.batch(sql))

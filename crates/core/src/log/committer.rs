@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,13 +25,16 @@ use crate::tenant::Tenant;
 const BATCH_JOBS: usize = 4_096;
 /// Events after which a transaction takes no further job.
 const BATCH_EVENTS: usize = 20_000;
-/// How long a commit waits for those who took part in the last one and are about to come back: a closed loop of
-/// publishers is then served by one sync, not by two half-full ones. Far below what a sync costs.
-const LINGER: Duration = Duration::from_micros(150);
+/// The longest that a commit waits for those who are about to come back from the last one. It also never waits longer
+/// than half of what the last commit took.
+const LINGER: Duration = Duration::from_micros(500);
+/// Commits between two tries whether waiting for more brings more.
+const PROBE: u32 = 32;
 /// Bytes of new events after which the write-ahead log is copied into the database, on a thread of its own.
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
-/// Pages of the write-ahead log beyond which the committer itself copies, so that the log can start over.
-const CHECKPOINT_PAGES: u64 = 32 * 1024;
+/// Pages that the checkpointer may have left for the committer to copy: so few that no publisher notices. Then the
+/// write-ahead log starts over in its own place, and commits need no longer make the file grow.
+const LEFT_PAGES: u64 = 2_048;
 /// How long after a lost connection the database is left alone.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 
@@ -224,8 +227,8 @@ pub(super) struct Committer {
     tenants: Arc<RwLock<HashMap<Tenant, Arc<TenantLog>>>>,
     health: Arc<RwLock<Option<String>>>,
     checkpointer: Option<SyncSender<()>>,
-    /// Pages that the write-ahead log held at the last checkpoint.
-    wal_pages: Arc<AtomicU64>,
+    /// Set when the checkpointer has copied what was there; what came meanwhile is left.
+    is_copied: Arc<AtomicBool>,
     unchecked_bytes: usize,
     broken_since: Option<Instant>,
     /// Set after a failure: the stored heads may not be the known ones.
@@ -249,7 +252,8 @@ impl Committer {
             tenants,
             health,
             checkpointer: None,
-            wal_pages: Arc::default(),
+            is_copied: Arc::default(),
+
             unchecked_bytes: 0,
             broken_since: None,
             is_doubtful: false,
@@ -261,12 +265,13 @@ impl Committer {
         let failed = |e: std::io::Error| DbError::Unavailable(format!("no thread: {e}"));
         if !self.db.is_postgres() {
             let (wake, woken) = std::sync::mpsc::sync_channel(1);
-            let (mut conn, wal_pages) = (self.db.connect()?, self.wal_pages.clone());
+            let (mut conn, is_copied) = (self.db.connect()?, self.is_copied.clone());
             thread::Builder::new()
                 .name("checkpointer".into())
                 .spawn(move || {
                     while woken.recv().is_ok() {
-                        checkpoint(&mut conn, &wal_pages);
+                        checkpoint(&mut conn);
+                        is_copied.store(true, Ordering::Release);
                     }
                 })
                 .map_err(failed)?;
@@ -280,11 +285,12 @@ impl Committer {
     }
 
     fn run(&mut self, jobs: &Receiver<Job>) {
-        let mut last_jobs = 1;
+        let mut pace = Pace::default();
         while let Ok(first) = jobs.recv() {
-            let batch = gather(jobs, first, last_jobs);
-            last_jobs = batch.len();
+            let batch = gather(jobs, first, &pace);
+            let (count, started) = (batch.len(), Instant::now());
             self.commit(batch);
+            pace.learn(count, started.elapsed());
             self.checkpoint();
         }
     }
@@ -316,7 +322,7 @@ impl Committer {
             }
             Err(e) => {
                 self.is_doubtful = true;
-                let _ = self.conn.batch("ROLLBACK");
+                let _ = self.conn.command("ROLLBACK");
                 if self.health.write().replace(e.to_string()).is_none() {
                     tracing::error!(error = %e, "the log cannot store");
                 }
@@ -337,7 +343,7 @@ impl Committer {
     /// Everything of one transaction. An error means that none of it happened.
     fn transact(&mut self, jobs: Vec<Job>, batch: &mut Batch) -> Result<(), DbError> {
         let ready = self.reconnect().and_then(|()| {
-            self.conn.batch(if self.db.is_postgres() {
+            self.conn.command(if self.db.is_postgres() {
                 "BEGIN"
             } else {
                 "BEGIN IMMEDIATE"
@@ -363,7 +369,7 @@ impl Committer {
         for fresh in moved {
             store::move_head(&mut self.conn, &fresh.log, fresh.head)?;
         }
-        self.conn.batch("COMMIT")
+        self.conn.command("COMMIT")
     }
 
     fn run_job(
@@ -403,7 +409,7 @@ impl Committer {
         &mut self,
         run: impl FnOnce(&mut Conn) -> (bool, T),
     ) -> Result<(bool, T), DbError> {
-        self.conn.batch("SAVEPOINT one")?;
+        self.conn.command("SAVEPOINT one")?;
         let (is_kept, value) = run(&mut self.conn);
         self.conn.batch(if is_kept {
             "RELEASE SAVEPOINT one"
@@ -572,6 +578,13 @@ impl Committer {
     }
 
     fn checkpoint(&mut self) {
+        if self.is_copied.swap(false, Ordering::AcqRel) {
+            let left = (self.unchecked_bytes / 4_096) as u64;
+            if left <= LEFT_PAGES {
+                checkpoint(&mut self.conn);
+                self.unchecked_bytes = 0;
+            }
+        }
         if self.unchecked_bytes < CHECKPOINT_BYTES {
             return;
         }
@@ -580,22 +593,14 @@ impl Committer {
             // Full means that one is on its way.
             let _ = checkpointer.try_send(());
         }
-        if self.wal_pages.load(Ordering::Relaxed) > CHECKPOINT_PAGES {
-            checkpoint(&mut self.conn, &self.wal_pages);
-        }
     }
 }
 
-/// Copies the write-ahead log into the database, and notes how long it was.
-fn checkpoint(conn: &mut Conn, wal_pages: &AtomicU64) {
+/// Copies the write-ahead log into the database as far as no reader stands in the way.
+fn checkpoint(conn: &mut Conn) {
     let Conn::Sqlite(it) = conn else { return };
-    match it.checkpoint() {
-        Ok((pages, copied)) => {
-            wal_pages.store(if copied == pages { 0 } else { pages }, Ordering::Relaxed)
-        }
-        Err(e) => {
-            tracing::warn!(error = %e, "a checkpoint failed; the next one copies what it left")
-        }
+    if let Err(e) = it.checkpoint() {
+        tracing::warn!(error = %e, "a checkpoint failed; the next one copies what it left");
     }
 }
 
@@ -666,15 +671,47 @@ fn replayed(log: &TenantLog, answer: &str) -> Result<Published, PublishError> {
     })
 }
 
+/// How many a commit waits for. Publishers who wait for their answers come back together: a closed loop of sixteen is
+/// served best by one sync for all, but falls into two halves that take turns, each half of a batch behind the other. So
+/// now and then a commit waits for as many as the last two had together; where they come, that is the number from then on,
+/// and where they do not, nobody waits for them again.
+#[derive(Debug, Default)]
+struct Pace {
+    wanted: usize,
+    last: usize,
+    commits: u32,
+    took: Duration,
+}
+
+impl Pace {
+    fn learn(&mut self, count: usize, took: Duration) {
+        self.commits += 1;
+        self.took = took;
+        self.wanted = if self.commits >= PROBE {
+            self.commits = 0;
+            count + self.last
+        } else if count < self.wanted {
+            count
+        } else {
+            self.wanted.max(1)
+        };
+        self.last = count;
+    }
+
+    fn linger(&self) -> Duration {
+        LINGER.min(self.took / 2)
+    }
+}
+
 /// Takes what waits, and for a moment those who are about to come back from the last commit.
-fn gather(jobs: &Receiver<Job>, first: Job, expected: usize) -> Vec<Job> {
+fn gather(jobs: &Receiver<Job>, first: Job, pace: &Pace) -> Vec<Job> {
     let mut batch = vec![first];
     let mut events = weight(&batch[0]);
-    let deadline = Instant::now() + LINGER;
+    let deadline = Instant::now() + pace.linger();
     while batch.len() < BATCH_JOBS && events < BATCH_EVENTS {
         let next = match jobs.try_recv() {
             Ok(job) => Ok(job),
-            Err(_) if batch.len() >= expected => break,
+            Err(_) if batch.len() >= pace.wanted => break,
             Err(_) => jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())),
         };
         match next {

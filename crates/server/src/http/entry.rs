@@ -1,11 +1,12 @@
 //! What every request goes through on its way in and out: ids, trace, origin, panic, log record, metric.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::MatchedPath;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::header::{HeaderName, HeaderValue};
@@ -18,6 +19,7 @@ use super::accept::{Answer, Peer};
 use super::cors;
 use super::problem::{Kind, Problem};
 use crate::app::App;
+use crate::telemetry::metrics::request_seconds;
 use crate::telemetry::traces::{self, TraceContext};
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -46,8 +48,8 @@ pub(crate) struct Ids {
 pub(crate) struct MadeEvent(pub String);
 
 /// Among a response's extensions: the route, for the metric.
-#[derive(Debug, Clone)]
-struct Route(MatchedPath);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RouteName(pub(super) &'static str);
 
 /// Answers requests by the routes.
 #[derive(Debug, Clone)]
@@ -72,7 +74,6 @@ impl Entry {
     }
 
     fn of(app: App, router: Router) -> Self {
-        let router = router.route_layer(axum::middleware::from_fn(note_route));
         Self { app, router }
     }
 
@@ -86,15 +87,6 @@ impl Entry {
             Err(_) => Problem::internal("a handler panicked").into_response(),
         }
     }
-}
-
-async fn note_route(request: Request<Body>, next: axum::middleware::Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    if let Some(route) = route {
-        response.extensions_mut().insert(Route(route));
-    }
-    response
 }
 
 impl Answer for Entry {
@@ -119,15 +111,9 @@ impl Answer for Entry {
         ids.finish(&span, &mut response);
         cors::permit(&mut response, origin.as_ref(), is_preflight);
         let (status, elapsed) = (response.status(), started.elapsed());
-        let route = response.extensions_mut().remove::<Route>();
-        let route = route.as_ref().map_or("none", |route| route.0.as_str());
-        metrics::histogram!(
-            "tidings_http_request_seconds",
-            "route" => route.to_owned(),
-            "method" => label(&method),
-            "status" => status.as_str().to_owned()
-        )
-        .record(elapsed);
+        let route = response.extensions_mut().remove::<RouteName>();
+        let route = route.map_or("none", |route| route.0);
+        time_request(route, label(&method), status.as_u16(), elapsed);
         let _entered = span.enter();
         let client_ip = remote.map(|ip| ip.to_string()).unwrap_or_default();
         let duration_ms = elapsed.as_secs_f64() * 1_000.0;
@@ -138,6 +124,20 @@ impl Answer for Entry {
         }
         response
     }
+}
+
+/// Notes how long a request took. The series of a thread's recent requests are at hand.
+fn time_request(route: &'static str, method: &'static str, status: u16, took: Duration) {
+    type Series = HashMap<(&'static str, &'static str, u16), metrics::Histogram>;
+    thread_local! {
+        static SERIES: RefCell<Series> = RefCell::default();
+    }
+    SERIES.with_borrow_mut(|series| {
+        let known = series.entry((route, method, status));
+        known
+            .or_insert_with(|| request_seconds(route, method, status))
+            .record(took);
+    });
 }
 
 impl Ids {

@@ -12,7 +12,7 @@ use super::api::{
     connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
     status, streams, tickets,
 };
-use super::entry::nothing_here;
+use super::entry::{RouteName, nothing_here};
 use super::problem::Problem;
 use crate::app::App;
 
@@ -135,12 +135,16 @@ fn with(routes: impl Iterator<Item = Route>) -> Router<App> {
             allow.push(Method::HEAD);
         }
         allow.push(Method::OPTIONS);
-        router = router.route(
-            route.path,
-            route
-                .router
-                .fallback(move |request: Request| async move { otherwise(&request, &allow) }),
-        );
+        // The fallback first: it is named for the metrics like the rest.
+        let methods = route
+            .router
+            .fallback(move |request: Request| async move { otherwise(&request, &allow) });
+        let name = RouteName(route.path);
+        let named = axum::middleware::map_response(move |mut response: Response| async move {
+            response.extensions_mut().insert(name);
+            response
+        });
+        router = router.route(route.path, methods.layer(named));
     }
     router
 }

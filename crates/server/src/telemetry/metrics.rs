@@ -184,24 +184,8 @@ pub(super) fn log_dropped() {
     DROPPED.increment(1);
 }
 
-/// Counts a credential that was refused.
-pub(crate) fn auth_failure(reason: &'static str) {
-    ::metrics::counter!("tidings_auth_failures_total", "reason" => reason).increment(1);
-}
-
-/// Counts a stream that was refused.
-pub(crate) fn refused_connection(reason: &'static str) {
-    ::metrics::counter!("tidings_refused_connections_total", "reason" => reason).increment(1);
-}
-
-/// Counts a reload of the policies.
-pub(crate) fn policy_reload(is_taken: bool) {
-    let result = if is_taken { "taken" } else { "refused" };
-    ::metrics::counter!("tidings_policy_reloads_total", "result" => result).increment(1);
-}
-
-/// Counts a publish, and how long it took where it was answered 2xx.
-pub(crate) fn publish(result: &'static str, took: Option<Duration>) {
+/// Counts published events by what became of them, and how long an accepted publish took.
+pub(crate) fn publishes(result: &'static str, events: u64, took: Option<Duration>) {
     static ACCEPTED: LazyLock<Counter> =
         LazyLock::new(|| ::metrics::counter!("tidings_publishes_total", "result" => "accepted"));
     static SECONDS: LazyLock<Handle> =
@@ -210,8 +194,10 @@ pub(crate) fn publish(result: &'static str, took: Option<Duration>) {
         SECONDS.record(took);
     }
     match result {
-        "accepted" => ACCEPTED.increment(1),
-        result => ::metrics::counter!("tidings_publishes_total", "result" => result).increment(1),
+        "accepted" => ACCEPTED.increment(events),
+        result => {
+            ::metrics::counter!("tidings_publishes_total", "result" => result).increment(events)
+        }
     }
 }
 

@@ -422,9 +422,9 @@ fn metrics_are_shown_in_the_text_form_with_their_meaning() {
     let recorder = metrics::Split::new();
     ::metrics::with_local_recorder(&recorder, || {
         metrics::describe();
-        metrics::auth_failure("expired");
-        metrics::refused_connection("limit");
-        metrics::policy_reload(true);
+        ::metrics::counter!("tidings_auth_failures_total", "reason" => "expired").increment(1);
+        ::metrics::counter!("tidings_refused_connections_total", "reason" => "limit").increment(1);
+        ::metrics::counter!("tidings_policy_reloads_total", "result" => "ok").increment(1);
         metrics::request_seconds("/api/v1/events", "POST", 202).record(Duration::from_micros(700));
         let hot = ::metrics::histogram!("tidings_delivery_seconds");
         hot.record_many(0.000_02, 1_000_000);
@@ -436,7 +436,7 @@ fn metrics_are_shown_in_the_text_form_with_their_meaning() {
     for part in [
         "# TYPE tidings_auth_failures_total counter\ntidings_auth_failures_total{reason=\"expired\"} 1\n",
         "tidings_refused_connections_total{reason=\"limit\"} 1\n",
-        "tidings_policy_reloads_total{result=\"taken\"} 1\n",
+        "tidings_policy_reloads_total{result=\"ok\"} 1\n",
         "# HELP tidings_delivery_seconds Time from commit to socket write.\n# TYPE tidings_delivery_seconds histogram\n",
         "tidings_delivery_seconds_bucket{le=\"0.00001\"} 0\ntidings_delivery_seconds_bucket{le=\"0.000025\"} 1000000\n",
         "tidings_delivery_seconds_bucket{le=\"60\"} 1000000\ntidings_delivery_seconds_bucket{le=\"+Inf\"} 1000001\n",
@@ -473,7 +473,7 @@ fn telemetry_starts_once_with_a_collector_and_counts() {
     let telemetry = super::Telemetry::start(&config, Clock::System).unwrap();
     assert!(super::Telemetry::start(&config, Clock::System).is_err());
     drop(traces::request_span("GET /whole", None, None, "c"));
-    metrics::publish("accepted", Some(Duration::from_millis(1)));
+    metrics::publishes("accepted", 1, Some(Duration::from_millis(1)));
     let text = metrics::render();
     assert!(
         text.contains("tidings_publishes_total{result=\"accepted\"} 1"),

@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::http::body;
 use crate::http::entry::{Ids, MadeEvent};
 use crate::http::problem::{Kind, Problem};
+use crate::telemetry::metrics::publishes;
 use crate::transport::long_poll::{self, Gap, with_cursor};
 use crate::transport::request::Query;
 
@@ -151,7 +152,7 @@ pub(super) fn check_publish(
         if allowed != Some(&event.topic)
             && !policies.allows(principal, Action::Publish, &event.topic)
         {
-            metrics::counter!("tidings_publishes_total", "result" => "forbidden").increment(1);
+            publishes("forbidden", events.len() as u64, None);
             return Err(Problem::forbidden(
                 "topic",
                 &format!("the policy does not allow publishing on {}", event.topic),
@@ -196,13 +197,12 @@ async fn publish_events(
         idempotency,
     };
     let result = app.log.publish(&principal.tenant, batch).await;
-    let word = match &result {
-        Ok(published) if published.is_replayed => "replayed",
-        Ok(_) => "accepted",
-        Err(_) => "refused",
+    let (word, took) = match &result {
+        Ok(published) if published.is_replayed => ("replayed", None),
+        Ok(_) => ("accepted", Some(started.elapsed())),
+        Err(_) => ("refused", None),
     };
-    metrics::counter!("tidings_publishes_total", "result" => word).increment(count);
-    metrics::histogram!("tidings_publish_seconds").record(started.elapsed());
+    publishes(word, count, took);
     result.map_err(|e| Problem::from(&e))
 }
 
