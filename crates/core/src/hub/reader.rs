@@ -162,7 +162,7 @@ impl Reader {
     /// same place use it without a lock.
     pub fn step(&mut self, cached: &mut Option<View>) -> Step {
         if let (Place::Ring(index), Some(view)) = (self.place, cached.as_ref()) {
-            if view.from == index {
+            if view.from == index && (view.first_seq == 0 || view.first_seq > self.seq) {
                 return self.advance(view.clone());
             }
         }
@@ -183,8 +183,12 @@ impl Reader {
         let Place::Ring(index) = self.place else {
             return Step::Behind;
         };
-        match ring.look(index) {
+        match ring.look(index, self.seq) {
             Look::CaughtUp => Step::CaughtUp,
+            Look::Known(to) => {
+                self.place = Place::Ring(to);
+                Step::CaughtUp
+            }
             Look::Frames(view) => {
                 drop(ring);
                 *cached = Some(view.clone());
@@ -238,7 +242,9 @@ impl Reader {
         };
         // Taken first: every frame up to it is in the ring by now.
         let published = self.tenant.published.load(Ordering::Acquire);
-        if published <= self.seq || !matches!(self.feed.ring.lock().look(index), Look::CaughtUp) {
+        if published <= self.seq
+            || !matches!(self.feed.ring.lock().look(index, self.seq), Look::CaughtUp)
+        {
             return None;
         }
         self.seq = published;

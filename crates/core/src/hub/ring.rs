@@ -44,6 +44,8 @@ pub struct View {
     pub to: u64,
     /// The frames, contiguous.
     pub bytes: Bytes,
+    /// The place of its first durable frame; 0 where it has none.
+    pub first_seq: Seq,
     /// The place of its last durable frame; 0 where it has none.
     pub seq: Seq,
     /// Ephemeral frames in it.
@@ -57,6 +59,8 @@ pub struct View {
 pub(super) enum Look {
     Frames(View),
     CaughtUp,
+    /// Nothing that the reader does not have: its position moves up to here.
+    Known(u64),
     /// The frames there are gone.
     Fallen,
 }
@@ -200,18 +204,33 @@ impl Ring {
         Some((self.first + skipped as u64, self.ephemeral_gone + ephemeral))
     }
 
-    pub(super) fn look(&self, index: u64) -> Look {
+    /// What comes at an index for a reader that has everything up to `seq`. It may have read events from the log before
+    /// they were put in here: those are passed over.
+    pub(super) fn look(&self, index: u64, seq: Seq) -> Look {
         if index < self.first {
             return Look::Fallen;
         }
-        let skip = usize::try_from(index - self.first).unwrap_or(usize::MAX);
+        let at = usize::try_from(index - self.first).unwrap_or(usize::MAX);
+        let known = self.entries.iter().skip(at).take_while(|e| e.seq <= seq);
+        let known = known
+            .enumerate()
+            .filter(|(_, e)| e.seq != 0)
+            .last()
+            .map_or(0, |(n, _)| n + 1);
+        let skip = at.saturating_add(known);
         let Some(first) = self.entries.get(skip) else {
-            return Look::CaughtUp;
+            return if known == 0 {
+                Look::CaughtUp
+            } else {
+                Look::Known(index + known as u64)
+            };
         };
+        let index = index + known as u64;
         let mut view = View {
             from: index,
             to: index,
             bytes: Bytes::new(),
+            first_seq: 0,
             seq: 0,
             ephemeral: 0,
             committed: first.committed,
@@ -224,6 +243,9 @@ impl Ring {
             len += entry.frame.len();
             view.to += 1;
             view.seq = view.seq.max(entry.seq);
+            if view.first_seq == 0 {
+                view.first_seq = entry.seq;
+            }
             view.ephemeral += u64::from(entry.seq == 0);
         }
         if view.to == index + 1 {
@@ -275,9 +297,15 @@ mod tests {
             None,
             "one event comes once"
         );
-        assert_eq!(bytes(ring.look(0)), "5 7 9 ");
-        assert_eq!(bytes(ring.look(2)), "9 ");
-        assert!(matches!(ring.look(3), Look::CaughtUp));
+        assert_eq!(bytes(ring.look(0, 0)), "5 7 9 ");
+        assert_eq!(bytes(ring.look(2, 0)), "9 ");
+        assert!(matches!(ring.look(3, 0), Look::CaughtUp));
+        assert_eq!(
+            bytes(ring.look(0, 7)),
+            "9 ",
+            "what was read from the log is not read again"
+        );
+        assert!(matches!(ring.look(0, 9), Look::Known(3)));
         assert_eq!(ring.enter(3), None);
         assert_eq!(ring.enter(4), Some((0, 0)));
         assert_eq!(ring.enter(8), Some((2, 0)));
@@ -291,9 +319,9 @@ mod tests {
         for tick in 1..=5 {
             ring.push(tick, tick, frame("x"), start, &SIZE);
         }
-        assert_eq!(bytes(ring.look(0)), "xxxxx", "a walk still finds them");
+        assert_eq!(bytes(ring.look(0, 0)), "xxxxx", "a walk still finds them");
         ring.push(6, 6, frame("x"), start + WALK_GRACE * 2, &SIZE);
-        assert!(matches!(ring.look(2), Look::Fallen));
+        assert!(matches!(ring.look(2, 0), Look::Fallen));
         assert_eq!(ring.base(), 3);
         assert!(ring.age(start + DURABLE_AGE * 3, &SIZE));
         assert_eq!((ring.base(), ring.end()), (6, (6, 0)));
