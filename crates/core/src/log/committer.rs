@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::store::{self, NewRow};
@@ -26,7 +27,7 @@ const BATCH_JOBS: usize = 4_096;
 /// Events after which a transaction takes no further job.
 const BATCH_EVENTS: usize = 20_000;
 /// The longest that a commit waits for those who are about to come back from the last one. It also never waits longer
-/// than half of what the last commit took.
+/// than the last commit took.
 const LINGER: Duration = Duration::from_micros(500);
 /// Commits between two tries whether waiting for more brings more.
 const PROBE: u32 = 32;
@@ -233,6 +234,7 @@ pub(super) struct Committer {
     broken_since: Option<Instant>,
     /// Set after a failure: the stored heads may not be the known ones.
     is_doubtful: bool,
+    runtime: Option<Handle>,
 }
 
 impl Committer {
@@ -257,6 +259,7 @@ impl Committer {
             unchecked_bytes: 0,
             broken_since: None,
             is_doubtful: false,
+            runtime: Handle::try_current().ok(),
         }
     }
 
@@ -329,14 +332,26 @@ impl Committer {
             }
         }
         // The publishers first: what they wait for is done.
-        for answer in batch.answers {
-            answer(result.clone());
-        }
+        self.answer(batch.answers, &result);
         if result.is_ok() {
             let committed = Instant::now();
             for fresh in batch.fresh.into_values() {
                 self.hub.committed(&fresh.log, fresh.events, committed);
             }
+        }
+    }
+
+    /// Answers everybody. Many are woken by a task: it does so without crossing threads for each of them.
+    fn answer(&self, answers: Vec<Answer<()>>, result: &Result<(), DbError>) {
+        let result = result.clone();
+        let all = move || {
+            answers
+                .into_iter()
+                .for_each(|answer| answer(result.clone()))
+        };
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { all() })),
+            None => all(),
         }
     }
 
@@ -699,7 +714,7 @@ impl Pace {
     }
 
     fn linger(&self) -> Duration {
-        LINGER.min(self.took / 2)
+        LINGER.min(self.took)
     }
 }
 

@@ -3,9 +3,10 @@
 mod store;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
@@ -14,6 +15,7 @@ use cedar_policy::{
 use moka::sync::Cache;
 
 use super::principal::Principal;
+use crate::tenant::Tenant;
 use crate::topic::{Pattern, Topic};
 
 pub use store::{PolicyStore, Watching};
@@ -53,7 +55,15 @@ impl Action {
 
 /// All that a decision can depend on: readers of an equal class have equal rights.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Class(Arc<str>);
+pub struct Class {
+    tenant: Tenant,
+    /// None where no policy speaks of it.
+    subject: Option<Arc<str>>,
+    /// A digest of roles, scopes and patients, by keys that nobody outside of this process knows.
+    rights: [u64; 2],
+}
+
+static DIGEST_KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
 
 /// Why a set of policies cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -213,19 +223,14 @@ impl Policies {
     /// All that decisions about a principal can depend on.
     #[must_use]
     pub fn class(&self, principal: &Principal) -> Class {
-        let subject = if self.is_by_subject {
-            principal.subject.as_ref()
-        } else {
-            ""
-        };
-        let of = (
-            principal.tenant.as_str(),
+        let subject = self.is_by_subject.then(|| principal.subject.clone());
+        let rights = (&principal.roles, &principal.scopes, &principal.patient_ids);
+        let rights = [0, 1].map(|n: usize| DIGEST_KEYS[n].hash_one(rights));
+        Class {
+            tenant: principal.tenant.clone(),
             subject,
-            &principal.roles,
-            &principal.scopes,
-            &principal.patient_ids,
-        );
-        Class(format!("{of:?}").into())
+            rights,
+        }
     }
 
     /// Whether a principal may do something with a topic of its own tenant. Other tenants' topics cannot even be asked for.
