@@ -34,15 +34,11 @@ fn there_is_no_cliff_at_a_thousand_or_ten_thousand_events() {
         let mut stream = server.stream("topic=cliff", &token, Some(&cursor));
         let got = numbers(&stream.data(usize::try_from(12_000 - skip).unwrap()));
         assert_eq!(got, (skip..12_000).collect::<Vec<_>>());
-        server.publish(&token, "cliff", &json!(12_000));
-        assert_eq!(numbers(&stream.data(1)), [12_000], "and then live");
-        // What was published for one is there for the next one.
-        let mut next = server.stream("topic=cliff", &token, Some(&cursor));
-        next.until("t");
-        if skip == 0 {
-            break;
-        }
     }
+    let cursor = server.publish(&token, "cliff", &json!(12_000));
+    let mut stream = server.stream("topic=cliff", &token, Some(&cursor));
+    server.publish(&token, "cliff", &json!(12_001));
+    assert_eq!(numbers(&stream.data(1)), [12_001], "and then live");
 }
 
 #[test]
@@ -67,7 +63,12 @@ fn a_cursor_a_million_events_old_resumes_at_once_and_completely() {
 fn what_retention_has_taken_is_a_gap_and_what_is_not_ours_a_reset() {
     let server = Setup::default()
         .set("retention.interval=1s")
-        .set(r#"topics=[{pattern="short",max_count=5}]"#)
+        .file(
+            "[[topics]]
+pattern = \"short\"
+max_count = 5
+",
+        )
         .start();
     let token = admin();
     let first = server.publish(&token, "short", &json!(0));
@@ -120,7 +121,7 @@ fn what_retention_has_taken_is_a_gap_and_what_is_not_ours_a_reset() {
         "x-1",
         &format!("{epoch}-99999999"),
         "-",
-        "\u{7f}",
+        "é",
     ] {
         let mut stream = server.stream("topic=short", &token, Some(cursor));
         assert_eq!(stream.head.status, 200);
@@ -130,7 +131,7 @@ fn what_retention_has_taken_is_a_gap_and_what_is_not_ours_a_reset() {
         assert!(!reset.data.contains("99999999"));
         server.publish(&token, "short", &json!(7));
         assert_eq!(numbers(&stream.data(1)), [7], "from now on");
-        if cursor.is_ascii() && !cursor.contains('\u{7f}') {
+        if cursor.is_ascii() {
             server
                 .get(
                     &format!("/api/v1/events?topic=short&after={cursor}"),
