@@ -87,7 +87,6 @@ impl Act {
             }
             Self::WebSocket(messages, code) => {
                 let mut head = String::new();
-                #[expect(clippy::result_large_err, reason = "the library's callback")]
                 let accept = |request: &Request, mut response: Response| {
                     head = format!("{} {:?}", request.uri(), request.headers());
                     let offered = request.headers()["sec-websocket-protocol"].clone();

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench core`; compare figures of one run only.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
+
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -84,7 +84,7 @@ impl fmt::Display for EventType {
 #[error("an id is 1 to {MAX_ID_BYTES} printable ASCII characters without space")]
 pub struct InvalidId;
 
-/// An event's id: the publisher's, else a UUIDv7.
+/// An event's id: the publisher's, else a `UUIDv7`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventId(Arc<str>);
 
@@ -100,7 +100,7 @@ impl EventId {
         Ok(Self(text.into()))
     }
 
-    /// A new UUIDv7 for an event made at `now`.
+    /// A new `UUIDv7` for an event made at `now`.
     #[must_use]
     pub fn random(now: Timestamp) -> Self {
         let secs = u64::try_from(now.as_secs()).unwrap_or(0);

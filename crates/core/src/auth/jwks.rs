@@ -111,10 +111,11 @@ impl Keys {
         let is_stale = known
             .read
             .is_none_or(|at| at.elapsed() >= self.refresh_after);
-        if !is_stale && !matches!(self.source, Source::File(_)) {
-            if let Ok(key) = pick(&known.keys, kid, algorithm) {
-                return Ok(key);
-            }
+        if !is_stale
+            && !matches!(self.source, Source::File(_))
+            && let Ok(key) = pick(&known.keys, kid, algorithm)
+        {
+            return Ok(key);
         }
         self.refresh().await;
         let known = self.known.load();

@@ -27,7 +27,7 @@ pub(super) fn run(conn: &mut Conn) -> Result<(), DbError> {
     match conn {
         // The lock number is the first eight bytes of "tidings" in ASCII: any fixed number of ours.
         Conn::Postgres(_) => {
-            conn.batch("BEGIN; SELECT pg_advisory_xact_lock(8388344923427435379);")?
+            conn.batch("BEGIN; SELECT pg_advisory_xact_lock(8388344923427435379);")?;
         }
         Conn::Sqlite(_) => conn.batch("BEGIN IMMEDIATE")?,
     }

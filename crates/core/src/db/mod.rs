@@ -48,6 +48,7 @@ pub enum Target {
 }
 
 /// One connection. Not shared: its owner calls it from one thread at a time.
+#[expect(clippy::large_enum_variant, reason = "there is a handful of them")]
 pub enum Conn {
     /// Embedded.
     Sqlite(sqlite::Sqlite),

@@ -33,7 +33,7 @@ impl<'a> From<&'a String> for Value<'a> {
 
 impl<'a, T> From<Option<T>> for Value<'a>
 where
-    Value<'a>: From<T>,
+    Self: From<T>,
 {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)

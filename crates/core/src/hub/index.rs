@@ -15,8 +15,8 @@ pub(super) struct Index {
 
 #[derive(Debug, Default)]
 struct Node {
-    literal: HashMap<Box<str>, Node>,
-    one: Option<Box<Node>>,
+    literal: HashMap<Box<str>, Self>,
+    one: Option<Box<Self>>,
     /// Feeds whose pattern ends here.
     here: Vec<Arc<Feed>>,
     /// Feeds whose pattern goes on with `**`.

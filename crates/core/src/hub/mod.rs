@@ -75,10 +75,10 @@ impl Lane {
     }
 
     fn tell(&self) {
-        if !self.is_told.swap(true, Ordering::SeqCst) {
-            if let Some(wake) = self.wake.get() {
-                wake();
-            }
+        if !self.is_told.swap(true, Ordering::SeqCst)
+            && let Some(wake) = self.wake.get()
+        {
+            wake();
         }
     }
 }
@@ -173,14 +173,14 @@ impl Hub {
     pub(crate) fn committed(
         &self,
         log: &Arc<TenantLog>,
-        events: Vec<(Seq, Event)>,
+        events: &[(Seq, Event)],
         committed: Instant,
     ) {
         let tenant = self.tenant(log);
         let mut lanes = 0;
         {
             let mut index = tenant.index.lock();
-            for (seq, event) in &events {
+            for (seq, event) in events {
                 lanes |= self.show(&tenant, &mut index, *seq, event, committed);
             }
             if let Some(last) = events.iter().map(|(seq, _)| *seq).max() {
@@ -192,11 +192,8 @@ impl Hub {
 
     /// Shows events that are never stored.
     pub fn ephemeral(&self, log: &Arc<TenantLog>, events: impl Iterator<Item = Event>) {
-        self.committed(
-            log,
-            events.map(|event| (0, event)).collect(),
-            Instant::now(),
-        );
+        let events: Vec<_> = events.map(|event| (0, event)).collect();
+        self.committed(log, &events, Instant::now());
     }
 
     /// Puts an event into the rings that it belongs to. Says which lanes have something new, a bit each.
@@ -252,11 +249,10 @@ impl Hub {
             let bit = 1 << at;
             if readers.load(Ordering::Acquire) > 0
                 && feed.dirty.fetch_or(bit, Ordering::AcqRel) & bit == 0
+                && let Some(lane) = self.0.lanes.get(at)
             {
-                if let Some(lane) = self.0.lanes.get(at) {
-                    lane.dirty.lock().push(feed.clone());
-                    lanes |= bit;
-                }
+                lane.dirty.lock().push(feed.clone());
+                lanes |= bit;
             }
         }
         lanes

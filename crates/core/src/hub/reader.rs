@@ -161,10 +161,11 @@ impl Reader {
     /// What is next. `cached` is a stretch that another reader of this feed has just looked at: those who stand at the
     /// same place use it without a lock.
     pub fn step(&mut self, cached: &mut Option<View>) -> Step {
-        if let (Place::Ring(index), Some(view)) = (self.place, cached.as_ref()) {
-            if view.from == index && (view.first_seq == 0 || view.first_seq > self.seq) {
-                return self.advance(view.clone());
-            }
+        if let (Place::Ring(index), Some(view)) = (self.place, cached.as_ref())
+            && view.from == index
+            && (view.first_seq == 0 || view.first_seq > self.seq)
+        {
+            return self.advance(view.clone());
         }
         let ring = self.feed.ring.lock();
         if self.place == Place::Log {

@@ -135,14 +135,14 @@ fn event(item: &RawValue, limits: &Limits, trace: Option<&str>) -> Result<NewEve
     for (name, raw) in reading.rest() {
         match serde_json::from_str::<Value>(raw.get()) {
             _ if !is_attribute_name(&name) => {
-                reading.fault(&name, "attribute names are of a-z and 0-9")
+                reading.fault(&name, "attribute names are of a-z and 0-9");
             }
             Ok(Value::Null) => {}
             Ok(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => {
                 attributes.extensions.insert(name.into_owned(), value);
             }
             Ok(_) | Err(_) => {
-                reading.fault(&name, "an attribute is a string, a number or a boolean")
+                reading.fault(&name, "an attribute is a string, a number or a boolean");
             }
         }
     }

@@ -26,6 +26,7 @@ fn a_native_event_is_taken_as_it_stands() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_fault_has_its_field_and_place() {
     use Class::{Invalid, Malformed, TooLarge};
     let field = |f: &str| Some(f.to_owned());

@@ -18,13 +18,11 @@ pub(super) fn mark(conn: &mut Conn, file: Option<&Path>) -> Result<(), DbError> 
     let Some(file) = file else { return Ok(()) };
     let beside = fs::read_to_string(file).ok();
     let known: Vec<&str> = beside.as_deref().unwrap_or_default().lines().collect();
-    if let (Some(stands), false) = (&stands, known.is_empty()) {
-        if !known.contains(&stands.as_str()) {
-            tracing::warn!(
-                "the database is not the one that was here before: every cursor is reset"
-            );
-            renew_epochs(conn)?;
-        }
+    if let (Some(stands), false) = (&stands, known.is_empty())
+        && !known.contains(&stands.as_str())
+    {
+        tracing::warn!("the database is not the one that was here before: every cursor is reset");
+        renew_epochs(conn)?;
     }
     let new = Epoch::random().map_err(|e| DbError::Fault(e.to_string()))?;
     // Both marks count until the database has the new one: a crash in between changes nothing.

@@ -336,7 +336,7 @@ impl Committer {
         if result.is_ok() {
             let committed = Instant::now();
             for fresh in batch.fresh.into_values() {
-                self.hub.committed(&fresh.log, fresh.events, committed);
+                self.hub.committed(&fresh.log, &fresh.events, committed);
             }
         }
     }
@@ -347,7 +347,7 @@ impl Committer {
         let all = move || {
             answers
                 .into_iter()
-                .for_each(|answer| answer(result.clone()))
+                .for_each(|answer| answer(result.clone()));
         };
         match &self.runtime {
             Some(runtime) => drop(runtime.spawn(async move { all() })),
@@ -619,13 +619,16 @@ fn checkpoint(conn: &mut Conn) {
     }
 }
 
+/// Events that are new, each with whether its topic is ephemeral; and the last place of those that are not.
+type Sifted = (Vec<(Event, bool)>, Option<Seq>);
+
 /// Tells what a publish brings anew from what stands already: those with an id and content that stand are the same event.
 fn sift(
     conn: &mut Conn,
     log: &TenantLog,
     events: Vec<(Event, bool)>,
     batch: &Batch,
-) -> Result<(Vec<(Event, bool)>, Option<Seq>), PublishError> {
+) -> Result<Sifted, PublishError> {
     let mut own: HashMap<(String, String), String> = HashMap::new();
     let mut fresh = Vec::with_capacity(events.len());
     let mut last = None;

@@ -124,7 +124,7 @@ pub fn page(
 ) -> Result<Page, DbError> {
     let mut events = Vec::new();
     let end = visit(conn, log, after, patterns, limit, &admits, &mut |row| {
-        events.push(Logged::new(row))
+        events.push(Logged::new(row));
     })?;
     Ok(Page { events, end })
 }
@@ -144,7 +144,7 @@ pub fn visit(
         // What retention takes is announced before it is gone, so asking again afterwards tells whether this page is whole.
         let mut events = Vec::new();
         let end = walk(conn, log, after, patterns, limit, admits, &mut |row| {
-            events.push(Logged::new(row))
+            events.push(Logged::new(row));
         })?;
         if log.trimmed() <= after {
             events.iter().for_each(|e| each(e.as_ref()));
@@ -266,7 +266,7 @@ fn walk_topics(
     let mut complete_to = Seq::MAX;
     for topic in topics {
         let end = walk_topic(conn, log, head, after, topic.as_str(), limit, &mut |row| {
-            events.push(Logged::new(row))
+            events.push(Logged::new(row));
         })?;
         if !end.is_end {
             complete_to = complete_to.min(end.next);

@@ -1,5 +1,13 @@
 //! The core on real databases: each body runs on SQLite, and on PostgreSQL where `TIDINGS_TEST_POSTGRES_URL` names one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test stops where something is not as it should be"
+)]
+
 mod hub;
 mod log;
 mod support;

@@ -53,7 +53,7 @@ async fn all(client: &Client) -> Result<Vec<Box<RawValue>>, Failure> {
         let page = client
             .get("api/v1/dead-letters", &query)
             .await
-            .map_err(|e| failure(e))?;
+            .map_err(failure)?;
         let page: Page = serde_json::from_str(page.get())
             .map_err(|e| Failure::failed(format_args!("the answer: {e}")))?;
         letters.extend(page.dead_letters);
@@ -72,12 +72,11 @@ async fn retry(client: &Client, ids: Vec<String>) -> Result<ExitCode, Failure> {
     let ids = if ids.is_empty() {
         let letters = all(client).await?;
         // The oldest first, as they came.
-        let read =
-            |letter: &Box<RawValue>| serde_json::from_str::<Letter>(letter.get()).map(|l| l.id);
+        let read = |letter: &RawValue| serde_json::from_str::<Letter>(letter.get()).map(|l| l.id);
         letters
             .iter()
             .rev()
-            .map(read)
+            .map(|letter| read(letter))
             .collect::<Result<_, _>>()
             .map_err(|e| Failure::failed(format_args!("the answer: {e}")))?
     } else {

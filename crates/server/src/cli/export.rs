@@ -125,10 +125,7 @@ async fn from_server(
     loop {
         let mut query: Vec<(&str, &str)> = topics.iter().map(|t| ("topic", t.as_str())).collect();
         query.extend([("after", after.as_str()), ("limit", limit.as_str())]);
-        let page = client
-            .get("api/v1/events", &query)
-            .await
-            .map_err(|e| failure(e))?;
+        let page = client.get("api/v1/events", &query).await.map_err(failure)?;
         let page: Page = serde_json::from_str(page.get())
             .map_err(|e| Failure::failed(format_args!("the answer: {e}")))?;
         for event in &page.events {

@@ -220,7 +220,7 @@ async fn to_server(client: &Client, lines: Vec<Line>) -> Result<u64, Failure> {
                         "application/json",
                         letter.to_string().into(),
                     );
-                    posted.await.map_err(|e| failure(e))?;
+                    posted.await.map_err(failure)?;
                     aside += 1;
                 }
             }

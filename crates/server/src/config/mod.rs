@@ -55,6 +55,13 @@ pub(crate) struct Config {
     /// Streams of no kind of their own.
     pub(crate) stream: StreamSection,
     /// Streams of the four kinds.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "their modules will read them; until then setting one is warned about"
+        )
+    )]
     pub(crate) kinds: Kinds,
     /// How the server stops.
     pub(crate) drain: DrainSection,
@@ -135,6 +142,13 @@ pub(crate) struct StreamSection {
 
 /// The streams of each kind.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "their modules will read them; until then setting one is warned about"
+    )
+)]
 pub(crate) struct Kinds {
     /// `stream.alarms.*`.
     pub(crate) alarms: StreamSection,

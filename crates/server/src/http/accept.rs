@@ -127,9 +127,9 @@ async fn connection(socket: TcpStream, remote: SocketAddr, serving: Serving, ans
                 is_detachable: false,
             };
             if is_http2 {
-                http2(socket, peer, serving, answer).await
+                http2(socket, peer, serving, answer).await;
             } else {
-                http1(socket, peer, None, serving, answer).await
+                http1(socket, peer, None, serving, answer).await;
             }
         }
         None => {
@@ -192,12 +192,11 @@ where
                 let mut response = answer.answer(prepared(request, peer)).await;
                 if let (Some(detached), Some(shared)) =
                     (response.extensions_mut().remove::<Detached>(), shared)
+                    && detach(&detached, &shared, &response)
                 {
-                    if detach(detached, &shared, &response) {
-                        left.notify_one();
-                        // The connection's task ends without waiting for this answer.
-                        std::future::pending::<()>().await;
-                    }
+                    left.notify_one();
+                    // The connection's task ends without waiting for this answer.
+                    std::future::pending::<()>().await;
                 }
                 Ok::<_, std::convert::Infallible>(response)
             }
@@ -267,7 +266,7 @@ fn prepared(request: Request<Incoming>, peer: Peer) -> Request<Body> {
 }
 
 /// Takes the socket out. False where it has gone already.
-fn detach(detached: Detached, shared: &Shared, response: &Response) -> bool {
+fn detach(detached: &Detached, shared: &Shared, response: &Response) -> bool {
     let Some(take) = detached.0.lock().take() else {
         return false;
     };

@@ -225,12 +225,6 @@ impl Problem {
         )
     }
 
-    /// Its kind.
-    #[must_use]
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
     fn document(&self) -> Document<'_> {
         Document {
             r#type: format!("/problems/{}", self.kind.slug()),

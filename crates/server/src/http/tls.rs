@@ -94,7 +94,7 @@ impl Certificates {
                 tracing::info!(file = %self.cert.display(), "the certificate was read again");
             }
             Err(error) => {
-                tracing::error!(%error, "the new certificate cannot be used; the running one stays")
+                tracing::error!(%error, "the new certificate cannot be used; the running one stays");
             }
         }
     }

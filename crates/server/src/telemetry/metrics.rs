@@ -196,7 +196,7 @@ pub(crate) fn publishes(result: &'static str, events: u64, took: Option<Duration
     match result {
         "accepted" => ACCEPTED.increment(events),
         result => {
-            ::metrics::counter!("tidings_publishes_total", "result" => result).increment(events)
+            ::metrics::counter!("tidings_publishes_total", "result" => result).increment(events);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -97,10 +97,6 @@ pub(crate) struct Scope {
     class: Option<Arc<str>>,
 }
 
-/// An exact topic that the policy forbids, or a pattern none of whose topics it can allow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Forbidden(pub Vec<Pattern>);
-
 impl Scope {
     /// Asks the policies. What is forbidden comes beside what is left.
     #[must_use]
@@ -120,9 +116,9 @@ impl Scope {
                 }
             };
             if may {
-                allowed.push(pattern.clone())
+                allowed.push(pattern.clone());
             } else {
-                lost.push(pattern.clone())
+                lost.push(pattern.clone());
             }
         }
         let patterns = Patterns::new(allowed);
@@ -297,7 +293,6 @@ struct Shared {
     policies: PolicyStore,
     revocations: Revocations,
     table: Mutex<Table>,
-    counts: [AtomicUsize; 3],
 }
 
 /// All open connections of this node. Cheap to clone.
@@ -354,7 +349,6 @@ impl Connections {
             policies,
             revocations,
             table: Mutex::default(),
-            counts: Default::default(),
         };
         Self(Arc::new(shared))
     }
@@ -430,7 +424,7 @@ impl Connections {
         );
         table.by_id.insert(connection.id, connection.clone());
         drop(table);
-        self.count(by.transport, by.kind, 1);
+        Self::gauge(by.transport, by.kind).increment(1.0);
         // What changed between the decision and now has told everybody but this one.
         let admitted = Admitted {
             connections: self.clone(),
@@ -444,31 +438,8 @@ impl Connections {
         principal.expires_at.plus(self.0.leeway)
     }
 
-    fn count(&self, transport: Transport, kind: &'static str, by: isize) {
-        let held = match transport {
-            Transport::Sse => &self.0.counts[0],
-            Transport::Websocket => &self.0.counts[1],
-            Transport::LongPoll => &self.0.counts[2],
-        };
-        let gauge = metrics::gauge!("tidings_connections", "transport" => transport.as_str(), "kind" => kind);
-        if by > 0 {
-            held.fetch_add(1, Ordering::Relaxed);
-            gauge.increment(1.0);
-        } else {
-            held.fetch_sub(1, Ordering::Relaxed);
-            gauge.decrement(1.0);
-        }
-    }
-
-    /// All of this node's: SSE, WebSocket, long-poll.
-    #[must_use]
-    pub(crate) fn counts(&self) -> [usize; 3] {
-        [0, 1, 2].map(|at: usize| {
-            self.0
-                .counts
-                .get(at)
-                .map_or(0, |n| n.load(Ordering::Relaxed))
-        })
+    fn gauge(transport: Transport, kind: &'static str) -> metrics::Gauge {
+        metrics::gauge!("tidings_connections", "transport" => transport.as_str(), "kind" => kind)
     }
 
     /// One tenant's: SSE, WebSocket, long-poll.
@@ -665,7 +636,7 @@ impl Connections {
             &(connection.log.tenant.clone(), connection.subject.clone()),
         );
         drop(table);
-        self.count(connection.transport, connection.kind, -1);
+        Self::gauge(connection.transport, connection.kind).decrement(1.0);
     }
 }
 

@@ -120,14 +120,10 @@ pub(crate) enum Reason {
     Idle,
     /// Too many connections.
     Limit,
-    /// The server has too much to do.
-    Overload,
     /// Closed through the API.
     Closed,
     /// The client takes nothing.
     Slow,
-    /// Another connection took its place.
-    Superseded,
 }
 
 impl Reason {
@@ -141,10 +137,8 @@ impl Reason {
             Self::Drain => "drain",
             Self::Idle => "idle",
             Self::Limit => "limit",
-            Self::Overload => "overload",
             Self::Closed => "closed",
             Self::Slow => "slow",
-            Self::Superseded => "superseded",
         }
     }
 }

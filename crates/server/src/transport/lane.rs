@@ -95,10 +95,10 @@ impl LaneHandle {
     }
 
     fn wake(&self) {
-        if !self.is_woken.swap(true, Ordering::SeqCst) {
-            if let Err(error) = self.waker.wake() {
-                tracing::error!(%error, "a writer thread cannot be woken");
-            }
+        if !self.is_woken.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "a writer thread cannot be woken");
         }
     }
 }
@@ -208,11 +208,11 @@ impl Lane {
         let mut next_tick = Instant::now() + TICK;
         loop {
             let timeout = next_tick.saturating_duration_since(Instant::now());
-            if let Err(error) = self.poll.poll(&mut events, Some(timeout)) {
-                if error.kind() != ErrorKind::Interrupted {
-                    tracing::error!(%error, "a writer thread cannot wait for its sockets");
-                    std::thread::sleep(TICK);
-                }
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "a writer thread cannot wait for its sockets");
+                std::thread::sleep(TICK);
             }
             self.handle.is_woken.store(false, Ordering::SeqCst);
             for event in &events {
@@ -453,9 +453,9 @@ impl Lane {
                 fate = stream.send(page.bytes.clone());
             }
             if fate == Fate::Ended {
-                self.end(token)
+                self.end(token);
             } else {
-                self.pump(token, &mut None)
+                self.pump(token, &mut None);
             }
         }
     }
@@ -493,9 +493,9 @@ impl Lane {
                         self.members.entry(is).or_default().push(token);
                     }
                     if fate == Fate::Ended {
-                        self.end(token)
+                        self.end(token);
                     } else {
-                        self.pump(token, &mut None)
+                        self.pump(token, &mut None);
                     }
                 }
             }

@@ -14,12 +14,13 @@ use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tidings_core::auth::Principal;
-use tidings_core::hub::{Delivery, Reader, Start};
+use tidings_core::hub::{Delivery, Reader, Start, Style};
+use tidings_core::topic::Patterns;
 use tokio::sync::mpsc;
 
 use super::connections::{Admitted, Application, Order, Refused, Scope, Transport};
 use super::frame::{self, Control, Reason};
-use super::lane::NewStream;
+use super::lane::{LaneHandle, NewStream};
 use super::request::{Origin, Query, last_event_id};
 use super::{Due, Kind, Silence, Transports, feed_key, same_but};
 use crate::http::accept::{Detached, DetachedSocket};
@@ -40,21 +41,26 @@ pub(crate) struct Ask {
     /// From where.
     pub(crate) origin: Origin,
     /// Topics that a ticket was bought for: nothing else may be asked for with it.
-    pub(crate) ticket_topics: Option<tidings_core::topic::Patterns>,
+    pub(crate) ticket_topics: Option<Patterns>,
     /// Whether the socket can leave hyper: plain HTTP/1.1.
     pub(crate) is_detachable: bool,
 }
 
-/// Opens a native stream.
-pub(crate) async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem> {
-    let asked = ask.query.topics(true)?;
-    let is_named = ask.query.flag("named", true)?;
-    let is_data_alone = match ask.query.get("format") {
+/// The topics that a query asks for, and in what style.
+fn wanted(query: &Query) -> Result<(Patterns, &'static Style), Problem> {
+    let asked = query.topics(true)?;
+    let is_named = query.flag("named", true)?;
+    let is_data_alone = match query.get("format") {
         None | Some("event") => false,
         Some("data") => true,
         Some(_) => return Err(Problem::bad_request("format", "event or data")),
     };
-    let style = frame::sse_style(is_named, is_data_alone);
+    Ok((asked, frame::sse_style(is_named, is_data_alone)))
+}
+
+/// Opens a native stream.
+pub(crate) async fn open(transports: &Transports, ask: Ask) -> Result<Response, Problem> {
+    let (asked, style) = wanted(&ask.query)?;
     let kind = &transports.native;
     let cursor = last_event_id(&ask.headers, &ask.query);
     if transports.is_draining() {
@@ -114,30 +120,38 @@ pub(crate) async fn open(transports: &Transports, ask: Ask) -> Result<Response, 
         "stream opened"
     );
     let mut response = match lane {
-        Some((_, lane)) => {
-            let (lane, kind) = (lane.clone(), kind.clone());
-            let mut response = Response::new(Body::empty());
-            response
-                .extensions_mut()
-                .insert(Detached::new(move |taken: DetachedSocket| {
-                    let opening = [&taken.head[..], &opening[..]].concat().into();
-                    lane.open(NewStream {
-                        socket: taken.socket,
-                        opening,
-                        reader,
-                        admitted,
-                        rules: kind.rules,
-                        heartbeat: kind.heartbeat,
-                        has_controls: kind.has_controls,
-                        key: same_but,
-                    });
-                }));
-            response
-        }
+        Some((_, lane)) => leave_hyper(lane, kind, admitted, reader, opening),
         None => Response::new(body(transports, kind.clone(), admitted, reader, opening)),
     };
     head(response.headers_mut());
     Ok(response)
+}
+
+/// A response whose socket goes to a lane.
+fn leave_hyper(
+    lane: &LaneHandle,
+    kind: &Kind,
+    admitted: Admitted,
+    reader: Reader,
+    opening: Bytes,
+) -> Response {
+    let (lane, kind) = (lane.clone(), kind.clone());
+    let mut response = Response::new(Body::empty());
+    response
+        .extensions_mut()
+        .insert(Detached::new(move |taken: DetachedSocket| {
+            lane.open(NewStream {
+                socket: taken.socket,
+                opening: [&taken.head[..], &opening[..]].concat().into(),
+                reader,
+                admitted,
+                rules: kind.rules,
+                heartbeat: kind.heartbeat,
+                has_controls: kind.has_controls,
+                key: same_but,
+            });
+        }));
+    response
 }
 
 /// The status of a first connection over a limit.
@@ -310,7 +324,7 @@ impl Writer {
                 Order::Close(reason) => return self.close(reason).await,
                 Order::Narrow { scope, lost } => {
                     self.narrow(scope, lost.iter().map(ToString::to_string).collect())
-                        .await?
+                        .await?;
                 }
             }
         }

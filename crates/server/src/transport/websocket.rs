@@ -299,7 +299,7 @@ impl Socket {
                 self.control(&Control::Checkpoint {
                     cursor: cursor.to_string(),
                 })
-                .await?
+                .await?;
             }
             None => self.send(Message::text(r#"{"type":"heartbeat"}"#)).await?,
         }
@@ -401,7 +401,7 @@ impl Socket {
     async fn act(&mut self, said: Said) -> Result<(Answer, bool), Problem> {
         match said {
             Said::Ping => Ok((Answer::Pong, false)),
-            Said::Subscribe(Subscribe { topics, cursor }) => self.add(topics, cursor),
+            Said::Subscribe(Subscribe { topics, cursor }) => self.add(topics, cursor.as_deref()),
             Said::Unsubscribe(Unsubscribe { topics }) => {
                 self.take_away(&topics).map(|answer| (answer, false))
             }
@@ -436,7 +436,7 @@ impl Socket {
     fn add(
         &mut self,
         topics: Vec<String>,
-        cursor: Option<String>,
+        cursor: Option<&str>,
     ) -> Result<(Answer, bool), Problem> {
         let more = request::patterns(&topics).map_err(|why| Problem::invalid("topics", &why))?;
         if topics.is_empty() {
@@ -476,7 +476,7 @@ impl Socket {
             ));
         }
         connection.set_scope(asked, scope.clone());
-        let is_reset = self.subscribe(scope, cursor.as_deref().map(str::as_bytes));
+        let is_reset = self.subscribe(scope, cursor.map(str::as_bytes));
         Ok((
             Answer::Subscribed {
                 topics,
@@ -577,10 +577,10 @@ impl Socket {
 
 fn code_of(reason: Reason) -> u16 {
     match reason {
-        Reason::Closed | Reason::Idle | Reason::Superseded => close_code::NORMAL,
+        Reason::Closed | Reason::Idle => close_code::NORMAL,
         Reason::Drain => close_code::AWAY,
         Reason::TokenExpired | Reason::Revoked | Reason::Forbidden => close_code::POLICY,
-        Reason::Limit | Reason::Overload | Reason::Slow => close_code::AGAIN,
+        Reason::Limit | Reason::Slow => close_code::AGAIN,
     }
 }
 

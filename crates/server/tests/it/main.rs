@@ -1,7 +1,19 @@
 //! The real binary, from outside: real sockets, real signals, real databases, and parsers that are not ours.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test stops where something is not as it should be, and is as long as its story"
+)]
+
 mod crash;
 mod drain;
+mod framing;
 mod hostile;
 mod http;
 mod lifecycle;

@@ -509,10 +509,6 @@ impl Sse {
     pub(crate) fn ends(&mut self) {
         assert_eq!(self.next(), None);
     }
-
-    pub(crate) fn socket(&self) -> &TcpStream {
-        self.from.get_ref()
-    }
 }
 
 /// Waits until something holds.

@@ -101,9 +101,9 @@ fn a_folder_replaces_the_set_and_errors_name_file_and_line() {
         write("b.cedar", text);
         match Policies::load(folder.path()).unwrap_err() {
             PolicyError::Policy { file, line: at, .. } => {
-                assert_eq!((file.ends_with("b.cedar"), at), (true, line))
+                assert_eq!((file.ends_with("b.cedar"), at), (true, line));
             }
-            other => panic!("{other}"),
+            other @ PolicyError::File { .. } => panic!("{other}"),
         }
     }
 }

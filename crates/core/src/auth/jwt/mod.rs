@@ -331,7 +331,7 @@ fn signed(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Value,
     }
 }
 
-/// A NumericDate: seconds since the epoch, perhaps with a fraction.
+/// A `NumericDate`: seconds since the epoch, perhaps with a fraction.
 fn time(value: Option<&Value>) -> Option<Timestamp> {
     let number = value?.as_number()?;
     if let Some(secs) = number.as_i64() {
