@@ -154,7 +154,7 @@ impl Parser {
         Ok(())
     }
 
-    /// [spec] "If the stream begins with a BYTE ORDER MARK, it is ignored", also one that comes in pieces.
+    /// `[spec]` "If the stream begins with a BYTE ORDER MARK, it is ignored", also one that comes in pieces.
     fn skip_bom<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let mut rest = bytes;
         while let (Some(seen), Some((first, after))) = (self.bom_seen, rest.split_first()) {
