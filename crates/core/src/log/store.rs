@@ -181,7 +181,8 @@ fn walk(
     admits: &dyn Fn(&str) -> bool,
     each: &mut dyn FnMut(LoggedRef<'_>),
 ) -> Result<PageEnd, DbError> {
-    // Taken before the rows are read: all up to it is committed and so will be seen.
+    // Taken before the rows are read: all up to it is committed. What is committed beyond it is not there yet for anybody:
+    // a reader that had it could come back with a cursor that the log does not know.
     let head = log.head();
     match patterns.as_topics() {
         Some(topics) => {
@@ -230,7 +231,7 @@ fn walk_topic(
     let params = [
         topic.into(),
         key(log.number, after).into(),
-        key(log.number, Seq::MAX).into(),
+        key(log.number, head).into(),
         number_of(limit).into(),
     ];
     conn.each(SQL, &params, |row| {
@@ -285,7 +286,6 @@ fn walk_topics(
     }
     let last = events.get(kept.wrapping_sub(1)).map_or(after, |e| e.seq);
     let is_end = kept == events.len() && complete_to == Seq::MAX;
-    // A later topic may have been read after a commit that an earlier one has not seen: only `head` is common to all.
     let next = if is_end { head.max(after) } else { last };
     Ok(PageEnd {
         next,
@@ -311,7 +311,7 @@ fn walk_all(
         let (chunk, seen_before) = (CHUNK_ROWS.min(limit.max(100)), seen);
         let params = [
             key(log.number, last).into(),
-            key(log.number, Seq::MAX).into(),
+            key(log.number, head).into(),
             number_of(chunk).into(),
         ];
         conn.each(SQL, &params, |row| {

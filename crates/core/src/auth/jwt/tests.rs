@@ -476,7 +476,7 @@ async fn forged_and_misused_tokens() {
             "a subject that is a list",
             &both,
             hs(&with(json!({ "sub": ["s"] }))),
-            Subject,
+            Malformed,
         ),
         (
             "no tenant",
