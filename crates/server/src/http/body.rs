@@ -76,7 +76,7 @@ pub(crate) async fn json<T: DeserializeOwned>(
     if media_type.as_deref() != Some("application/json") {
         return Err(unsupported(media_type.as_deref(), "application/json"));
     }
-    parse(&read(headers, body, limit).await?, max_depth)
+    parse_body(&read(headers, body, limit).await?, max_depth)
 }
 
 /// The same, where no body at all stands for the default.
@@ -94,10 +94,10 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
     if media_type.as_deref() != Some("application/json") {
         return Err(unsupported(media_type.as_deref(), "application/json"));
     }
-    parse(&bytes, max_depth)
+    parse_body(&bytes, max_depth)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8], max_depth: usize) -> Result<T, Problem> {
+fn parse_body<T: DeserializeOwned>(bytes: &[u8], max_depth: usize) -> Result<T, Problem> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Problem::malformed(&format!("not UTF-8 at byte {}", e.valid_up_to())))?;
     tidings_core::event::check_depth(bytes, max_depth)
@@ -105,6 +105,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], max_depth: usize) -> Result<T, Probl
     // Syntax first: what is no JSON at all is another fault than what is of the wrong kind.
     serde_json::from_str::<serde::de::IgnoredAny>(text)
         .map_err(|e| Problem::malformed(&format!("not JSON: {e}")))?;
+    parse(text)
+}
+
+/// Reads JSON of which the syntax is known to be right; the member at fault is named.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|e| {
         let why = e.inner().to_string();

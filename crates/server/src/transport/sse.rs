@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tidings_core::auth::Principal;
 use tidings_core::hub::{Delivery, Reader, Start};
@@ -58,7 +58,7 @@ pub(crate) async fn open(transports: &Transports, ask: Ask) -> Result<Response, 
     let kind = &transports.native;
     let cursor = last_event_id(&ask.headers, &ask.query);
     if transports.is_draining() {
-        return Ok(come_back(kind, Reason::Drain));
+        return Ok(come_back(kind, Reason::Drain, ask.is_detachable));
     }
     super::check_ticket(ask.ticket_topics.as_ref(), &asked)?;
     let (scope, lost) = transports.connections.scope(&ask.principal, &asked);
@@ -89,7 +89,7 @@ pub(crate) async fn open(transports: &Transports, ask: Ask) -> Result<Response, 
     {
         Ok(admitted) => admitted,
         // A browser's EventSource is dead for good after any other status than 200.
-        Err(_) if cursor.is_some() => return Ok(come_back(kind, Reason::Limit)),
+        Err(_) if cursor.is_some() => return Ok(come_back(kind, Reason::Limit, ask.is_detachable)),
         Err(refused) => return Err(refused_problem(refused, &kind.rules.section)),
     };
     let resumed = cursor
@@ -178,7 +178,7 @@ fn head(headers: &mut HeaderMap) {
 }
 
 /// 200, a time to come back, and the end: what a browser that reconnects understands.
-fn come_back(kind: &Kind, reason: Reason) -> Response {
+fn come_back(kind: &Kind, reason: Reason, is_http1: bool) -> Response {
     let retry = kind.rules.retry(reason);
     let closing = Control::Closing {
         reason,
@@ -189,6 +189,12 @@ fn come_back(kind: &Kind, reason: Reason) -> Response {
     let mut response = Response::new(Body::from(closing.to_sse(None)));
     *response.status_mut() = StatusCode::OK;
     head(response.headers_mut());
+    if is_http1 {
+        // Nothing more will come on it.
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -1,6 +1,7 @@
 //! WebSocket (RFC 6455): the same events and cursors as SSE, subscriptions that change while the connection stays, and
 //! publishing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -19,6 +20,7 @@ use super::sse::refused_problem;
 use super::{Due, Kind, Silence, feed_key, same_but};
 use crate::app::App;
 use crate::http::api::events;
+use crate::http::body::parse;
 use crate::http::problem::Problem;
 
 /// The subprotocol that is answered where it is offered.
@@ -111,26 +113,45 @@ pub(crate) async fn open(
 }
 
 /// What a client may say.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug)]
 enum Said {
-    Subscribe {
-        topics: Vec<String>,
-        cursor: Option<String>,
-    },
-    Unsubscribe {
-        topics: Vec<String>,
-    },
-    Publish {
-        event: Option<Box<RawValue>>,
-        events: Option<Vec<Box<RawValue>>>,
-        idempotency_key: Option<String>,
-    },
-    Refresh {
-        token: String,
-    },
-    Ping {},
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+    Publish(Publish),
+    Refresh(Refresh),
+    Ping,
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subscribe {
+    topics: Vec<String>,
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unsubscribe {
+    topics: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publish {
+    event: Option<Box<RawValue>>,
+    events: Option<Vec<Box<RawValue>>>,
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refresh {
+    token: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ping {}
 
 /// The answer to something that was said.
 #[derive(Debug, Serialize)]
@@ -379,15 +400,19 @@ impl Socket {
     /// Does what was said. Beside the answer: whether a cursor came that names no place of this log.
     async fn act(&mut self, said: Said) -> Result<(Answer, bool), Problem> {
         match said {
-            Said::Ping {} => Ok((Answer::Pong, false)),
-            Said::Subscribe { topics, cursor } => self.add(topics, cursor),
-            Said::Unsubscribe { topics } => self.take_away(&topics).map(|answer| (answer, false)),
-            Said::Refresh { token } => self.refresh(&token).await.map(|answer| (answer, false)),
-            Said::Publish {
+            Said::Ping => Ok((Answer::Pong, false)),
+            Said::Subscribe(Subscribe { topics, cursor }) => self.add(topics, cursor),
+            Said::Unsubscribe(Unsubscribe { topics }) => {
+                self.take_away(&topics).map(|answer| (answer, false))
+            }
+            Said::Refresh(Refresh { token }) => {
+                self.refresh(&token).await.map(|answer| (answer, false))
+            }
+            Said::Publish(Publish {
                 event,
                 events,
                 idempotency_key,
-            } => {
+            }) => {
                 let items = match (event, events) {
                     (Some(event), None) => vec![event],
                     (None, Some(events)) => events,
@@ -541,7 +566,7 @@ impl Socket {
             code,
             reason: text.into(),
         };
-        let _ = tokio::time::timeout(super::frame::MIN_RETRY, async {
+        let _ = tokio::time::timeout(frame::MIN_RETRY, async {
             let _ = self.socket.send(Message::Close(Some(frame))).await;
             // The peer's own close frame ends it cleanly.
             while let Some(Ok(_)) = self.socket.recv().await {}
@@ -559,51 +584,46 @@ fn code_of(reason: Reason) -> u16 {
     }
 }
 
-/// Reads a message, and the `ref` that its answer repeats.
+/// Reads a message, and the `ref` that its answer repeats. Values stay text until it is clear what they are: data keeps
+/// its numbers and order.
 fn read(text: &str, max_depth: usize) -> (Option<serde_json::Value>, Result<Said, Problem>) {
-    if let Err(e) = tidings_core::event::check_depth(text.as_bytes(), max_depth) {
+    // The message and the array around its events are two levels more than data.
+    if let Err(e) = tidings_core::event::check_depth(text.as_bytes(), max_depth + 3) {
         return (None, Err(Problem::malformed(&e.to_string())));
     }
-    let mut members: serde_json::Map<String, serde_json::Value> = match serde_json::from_str(text) {
-        Ok(serde_json::Value::Object(members)) => members,
-        Ok(_) => return (None, Err(Problem::malformed("a message is a JSON object"))),
-        Err(e) => return (None, Err(Problem::malformed(&e.to_string()))),
+    let mut members: BTreeMap<String, Box<RawValue>> = match serde_json::from_str(text) {
+        Ok(members) => members,
+        Err(e) => {
+            return (
+                None,
+                Err(Problem::malformed(&format!(
+                    "a message is a JSON object: {e}"
+                ))),
+            );
+        }
     };
-    let reference = members.remove("ref");
+    let reference = members
+        .remove("ref")
+        .and_then(|raw| serde_json::from_str(raw.get()).ok());
     let kind = members
-        .get("type")
-        .and_then(serde_json::Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    if !["subscribe", "unsubscribe", "publish", "refresh", "ping"].contains(&kind.as_str()) {
-        return (
-            reference,
-            Err(Problem::invalid(
-                "type",
-                "one of subscribe, unsubscribe, publish, refresh, ping",
-            )),
-        );
-    }
-    // Read from the text again, so that data keeps its numbers and order.
-    let said = if reference.is_some() {
-        without_reference(text)
-    } else {
-        Ok(text.to_owned())
+        .remove("type")
+        .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    let rest = match serde_json::to_string(&members) {
+        Ok(rest) => rest,
+        Err(e) => return (reference, Err(Problem::internal(&e.to_string()))),
     };
-    let said = said.and_then(|text| serde_json::from_str::<Said>(&text));
-    let said = said.map_err(|e| {
-        let why = e.to_string();
-        let field = why.split('`').nth(1).unwrap_or("type").to_owned();
-        Problem::invalid(&field, &why)
-    });
+    let said = match kind.as_deref() {
+        Some("subscribe") => parse(&rest).map(Said::Subscribe),
+        Some("unsubscribe") => parse(&rest).map(Said::Unsubscribe),
+        Some("publish") => parse(&rest).map(Said::Publish),
+        Some("refresh") => parse(&rest).map(Said::Refresh),
+        Some("ping") => parse(&rest).map(|Ping {}| Said::Ping),
+        _ => Err(Problem::invalid(
+            "type",
+            "one of subscribe, unsubscribe, publish, refresh, ping",
+        )),
+    };
     (reference, said)
-}
-
-fn without_reference(text: &str) -> Result<String, serde_json::Error> {
-    let mut members: std::collections::BTreeMap<String, Box<RawValue>> =
-        serde_json::from_str(text)?;
-    members.remove("ref");
-    serde_json::to_string(&members)
 }
 
 fn with_reference(answer: &Answer, reference: Option<serde_json::Value>) -> String {

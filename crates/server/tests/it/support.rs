@@ -61,11 +61,18 @@ pub(crate) struct Setup {
     pub(crate) is_clock_manual: bool,
     pub(crate) database_url: Option<String>,
     pub(crate) listen: Option<String>,
+    /// A configuration file's text.
+    pub(crate) file: String,
 }
 
 impl Setup {
     pub(crate) fn set(mut self, setting: &str) -> Self {
         self.set.push(setting.to_owned());
+        self
+    }
+
+    pub(crate) fn file(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.file);
         self
     }
 
@@ -100,6 +107,11 @@ impl Server {
         }
         if let Some(url) = &setup.database_url {
             command.args(["--set", &format!("database_url={url}")]);
+        }
+        if !setup.file.is_empty() {
+            let path = folder.path().join("tidings.toml");
+            std::fs::write(&path, &setup.file).unwrap();
+            command.arg("--config").arg(path);
         }
         if setup.is_clock_manual {
             command.env("TIDINGS_TEST_CLOCK", "manual");
