@@ -122,15 +122,15 @@ impl Keys {
         let is_stale = known
             .read
             .is_none_or(|at| at.elapsed() >= self.refresh_after);
-        if !matches!(self.source, Source::File(_)) {
-            if let Ok(key) = pick(&known.keys, kid, algorithm) {
-                // Whoever finds the keys old fetches them; others are not kept waiting for an issuer that may be slow.
-                if is_stale && let Ok(attempt) = self.attempt.try_lock() {
-                    self.fetch_keys(attempt).await;
-                    return pick(&self.known.load().keys, kid, algorithm);
-                }
-                return Ok(key);
+        if !matches!(self.source, Source::File(_))
+            && let Ok(key) = pick(&known.keys, kid, algorithm)
+        {
+            // Whoever finds the keys old fetches them; others are not kept waiting for an issuer that may be slow.
+            if is_stale && let Ok(attempt) = self.attempt.try_lock() {
+                self.fetch_keys(attempt).await;
+                return pick(&self.known.load().keys, kid, algorithm);
             }
+            return Ok(key);
         }
         self.refresh().await;
         let known = self.known.load();

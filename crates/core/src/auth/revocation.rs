@@ -120,13 +120,12 @@ impl Revocations {
         if known.by_id.is_empty() {
             return false;
         }
-        if let Some(token) = &principal.token_id {
-            if known
+        if let Some(token) = &principal.token_id
+            && known
                 .tokens
                 .contains_key(&(principal.tenant.clone(), token.clone()))
-            {
-                return true;
-            }
+        {
+            return true;
         }
         let at = known
             .subjects

@@ -169,13 +169,13 @@ impl Reach {
                     // Below the last place where anything is named, all depths are alike.
                     let last = places.named.len().max(place).min(MAX_TOPIC_SEGMENTS - 1);
                     for place in place..=last {
-                        paths = grow(&paths, places.at(place))?;
+                        paths = grow(&paths, &places.at(place))?;
                         done.extend(paths.iter().cloned());
                     }
                     paths.clear();
                 }
-                "*" => paths = grow(&paths, places.at(place))?,
-                name => paths = grow(&paths, [name].into_iter())?,
+                "*" => paths = grow(&paths, &places.at(place))?,
+                name => paths = grow(&paths, &[name])?,
             }
         }
         done.extend(paths);
@@ -267,23 +267,20 @@ impl<'a> Places<'a> {
         }
     }
 
-    fn at(&self, place: usize) -> impl Iterator<Item = &str> + Clone {
+    fn at(&self, place: usize) -> Vec<&str> {
         let named = self.named.get(place).into_iter().flatten().copied();
-        named.chain([self.fresh.as_str()])
+        named.chain([self.fresh.as_str()]).collect()
     }
 }
 
-fn grow<'a>(
-    paths: &[String],
-    segments: impl Iterator<Item = &'a str> + Clone,
-) -> Option<Vec<String>> {
+fn grow(paths: &[String], segments: &[&str]) -> Option<Vec<String>> {
     let join = |path: &str, segment: &str| match path {
         "" => segment.to_owned(),
         path => format!("{path}/{segment}"),
     };
     let mut grown = Vec::new();
     for path in paths {
-        grown.extend(segments.clone().map(|segment| join(path, segment)));
+        grown.extend(segments.iter().map(|segment| join(path, segment)));
         if grown.len() > MAX_TRIED {
             return None;
         }

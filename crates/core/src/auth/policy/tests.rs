@@ -101,9 +101,9 @@ fn a_folder_replaces_the_set_and_errors_name_file_and_line() {
         write("b.cedar", text);
         match Policies::load(folder.path()).unwrap_err() {
             PolicyError::Policy { file, line: at, .. } => {
-                assert_eq!((file.ends_with("b.cedar"), at), (true, line))
+                assert_eq!((file.ends_with("b.cedar"), at), (true, line));
             }
-            other => panic!("{other}"),
+            other @ PolicyError::File { .. } => panic!("{other}"),
         }
     }
 }
@@ -252,7 +252,7 @@ fn a_template_is_refused_and_not_forgotten() {
     let text = "\nforbid (principal == ?principal, action, resource);";
     match Policies::parse(&[("t.cedar".into(), text.to_owned())]).unwrap_err() {
         PolicyError::Policy { line, .. } => assert_eq!(line, 2),
-        other => panic!("{other}"),
+        other @ PolicyError::File { .. } => panic!("{other}"),
     }
 }
 

@@ -347,7 +347,7 @@ fn signed(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Value,
     Ok(Value::Object(claims))
 }
 
-/// A NumericDate: seconds since the epoch, perhaps with a fraction.
+/// A `NumericDate`: seconds since the epoch, perhaps with a fraction.
 fn time(value: Option<&Value>) -> Option<Timestamp> {
     let number = value?.as_number()?;
     if let Some(secs) = number.as_i64() {
