@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::config::{AuthConfig, AuthConfigError};
 use super::principal::Refusal;
 
 /// The largest document that is read.
 const MAX_BYTES: usize = 1024 * 1024;
+/// The shortest time between two fetches while no keys are known at all: nobody can come in.
+const FIRST_FLOOR: Duration = Duration::from_secs(2);
 /// How long a fetch may take.
 const FETCH_TIME: Duration = Duration::from_secs(5);
 
@@ -28,7 +32,7 @@ enum Source {
 #[derive(Debug, thiserror::Error)]
 enum KeysError {
     #[error("{0}")]
-    Fetch(#[from] reqwest::Error),
+    Fetch(reqwest::Error),
     #[error("{0}")]
     File(#[from] std::io::Error),
     #[error("not a document of the expected form: {0}")]
@@ -39,6 +43,13 @@ enum KeysError {
     Size,
     #[error("the discovery document is of another issuer")]
     Issuer,
+}
+
+impl From<reqwest::Error> for KeysError {
+    /// Without the address: it may hold a password.
+    fn from(e: reqwest::Error) -> Self {
+        Self::Fetch(e.without_url())
+    }
 }
 
 #[derive(Default)]
@@ -111,10 +122,14 @@ impl Keys {
         let is_stale = known
             .read
             .is_none_or(|at| at.elapsed() >= self.refresh_after);
-        if !is_stale
-            && !matches!(self.source, Source::File(_))
+        if !matches!(self.source, Source::File(_))
             && let Ok(key) = pick(&known.keys, kid, algorithm)
         {
+            // Whoever finds the keys old fetches them; others are not kept waiting for an issuer that may be slow.
+            if is_stale && let Ok(attempt) = self.attempt.try_lock() {
+                self.fetch_keys(attempt).await;
+                return pick(&self.known.load().keys, kid, algorithm);
+            }
             return Ok(key);
         }
         self.refresh().await;
@@ -127,21 +142,28 @@ impl Keys {
 
     /// Reads the keys again, unless that has just been tried. What fails leaves the old keys in place.
     pub(super) async fn refresh(&self) {
-        let mut attempt = self.attempt.lock().await;
+        self.fetch_keys(self.attempt.lock().await).await;
+    }
+
+    async fn fetch_keys(&self, mut attempt: MutexGuard<'_, Attempt>) {
         let is_file = matches!(self.source, Source::File(_));
-        if !is_file && attempt.at.is_some_and(|at| at.elapsed() < self.floor) {
+        let floor = match self.known.load().read {
+            Some(_) => self.floor,
+            None => self.floor.min(FIRST_FLOOR),
+        };
+        if !is_file && attempt.at.is_some_and(|at| at.elapsed() < floor) {
             return;
         }
         attempt.at = Some(Instant::now());
         match self.read().await {
             Ok(Some(known)) => {
                 self.known.store(Arc::new(known));
-                metrics::counter!("jwks_refresh_total", "result" => "ok").increment(1);
+                metrics::counter!("tidings_jwks_refreshes_total", "result" => "ok").increment(1);
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "the issuer's keys could not be read; those that are known stay in use");
-                metrics::counter!("jwks_refresh_total", "result" => "error").increment(1);
+                metrics::counter!("tidings_jwks_refreshes_total", "result" => "error").increment(1);
             }
         }
     }
@@ -230,28 +252,34 @@ fn fits(key: &Jwk, algorithm: Algorithm) -> bool {
         .public_key_use
         .as_ref()
         .is_none_or(|u| *u == PublicKeyUse::Signature);
+    let may_verify = key
+        .common
+        .key_operations
+        .as_ref()
+        .is_none_or(|all| all.contains(&KeyOperations::Verify));
     let is_pinned = key
         .common
         .key_algorithm
         .is_none_or(|a| a.to_string() == format!("{algorithm:?}"));
-    is_family && is_for_signatures && is_pinned
+    is_family && is_for_signatures && may_verify && is_pinned
 }
 
 fn pick(keys: &[Jwk], kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, Refusal> {
-    let named = |key: &&Jwk| match kid {
-        Some(kid) => key.common.key_id.as_deref() == Some(kid),
-        None => fits(key, algorithm),
-    };
-    let mut found = keys.iter().filter(named);
-    let (Some(key), others) = (found.next(), found.count()) else {
-        return Err(Refusal::UnknownKey);
-    };
-    // Without a name, only one key may be meant.
-    if kid.is_none() && others > 0 {
+    let is_named = |key: &&Jwk| kid.is_none() || key.common.key_id.as_deref() == kid;
+    let mut named = keys.iter().filter(is_named).peekable();
+    if named.peek().is_none() {
         return Err(Refusal::UnknownKey);
     }
-    if !fits(key, algorithm) {
-        return Err(Refusal::Algorithm);
+    // One name may stand for keys of several kinds (RFC 7517, section 4.5).
+    let mut found = named.filter(|key| fits(key, algorithm));
+    let unfit = match kid {
+        Some(_) => Refusal::Algorithm,
+        None => Refusal::UnknownKey,
+    };
+    let key = found.next().ok_or(unfit)?;
+    // Only one key may be meant.
+    if found.next().is_some() {
+        return Err(Refusal::UnknownKey);
     }
     DecodingKey::from_jwk(key).map_err(|_| Refusal::UnknownKey)
 }

@@ -3,7 +3,7 @@
 //! EventSource comes back with the same address. So the first use also gives a cookie, sealed by the server's own key and
 //! bound to the ticket, that holds the principal: ticket and cookie together open the stream again, also after a restart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +16,15 @@ use serde::{Deserialize, Serialize};
 use super::principal::{Principal, Refusal, Stored};
 use super::seal::{SealError, Sealer};
 use crate::clock::{Clock, Timestamp};
+use crate::tenant::Tenant;
 use crate::topic::Pattern;
 
 /// How long a ticket waits for its connection.
 pub(super) const TICKET_TIME: Duration = Duration::from_secs(30);
-/// Tickets that may wait at once; one more drops those that are past their time, then refuses.
+/// Tickets that may wait at once; one more drops those that are past their time, then nobody gets one.
 const MAX_WAITING: usize = 100_000;
+/// Tickets of one subject that may wait at once; one more takes the place of its oldest.
+const MAX_WAITING_OF_SUBJECT: usize = 64;
 
 /// A ticket that was bought.
 #[derive(Clone)]
@@ -55,6 +58,59 @@ pub struct Redeemed {
     pub set_cookie: Option<String>,
 }
 
+#[derive(Default)]
+struct Shelf {
+    waiting: HashMap<String, Waiting>,
+    /// The same by owner, the oldest first.
+    owned: HashMap<(Tenant, Arc<str>), VecDeque<String>>,
+    swept: Timestamp,
+}
+
+impl Shelf {
+    fn take(&mut self, ticket: &str) -> Option<Waiting> {
+        let taken = self.waiting.remove(ticket)?;
+        let owner = (
+            taken.principal.tenant.clone(),
+            taken.principal.subject.clone(),
+        );
+        if let Some(owned) = self.owned.get_mut(&owner) {
+            owned.retain(|t| t != ticket);
+            if owned.is_empty() {
+                self.owned.remove(&owner);
+            }
+        }
+        Some(taken)
+    }
+
+    fn put(&mut self, ticket: String, waiting: Waiting) {
+        let owner = (
+            waiting.principal.tenant.clone(),
+            waiting.principal.subject.clone(),
+        );
+        let owned = self.owned.entry(owner).or_default();
+        if owned.len() >= MAX_WAITING_OF_SUBJECT
+            && let Some(oldest) = owned.pop_front()
+        {
+            self.waiting.remove(&oldest);
+        }
+        owned.push_back(ticket.clone());
+        self.waiting.insert(ticket, waiting);
+    }
+
+    /// Forgets what is past its time, and gives back what a burst has taken.
+    fn sweep(&mut self, now: Timestamp) {
+        self.swept = now;
+        let Self { waiting, owned, .. } = self;
+        waiting.retain(|_, w| w.until > now);
+        owned.retain(|_, tickets| {
+            tickets.retain(|t| waiting.contains_key(t));
+            !tickets.is_empty()
+        });
+        waiting.shrink_to(waiting.len() * 2);
+        owned.shrink_to(owned.len() * 2);
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Cookie {
     principal: Stored,
@@ -64,7 +120,7 @@ struct Cookie {
 struct Shared {
     clock: Clock,
     sealer: Sealer,
-    waiting: Mutex<HashMap<String, Waiting>>,
+    shelf: Mutex<Shelf>,
 }
 
 /// Sells and redeems tickets. Cheap to clone.
@@ -84,7 +140,7 @@ impl Tickets {
         Self(Arc::new(Shared {
             clock,
             sealer,
-            waiting: Mutex::default(),
+            shelf: Mutex::default(),
         }))
     }
 
@@ -98,21 +154,21 @@ impl Tickets {
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SealError)?;
         let ticket = URL_SAFE_NO_PAD.encode(bytes);
         let now = self.0.clock.now();
-        let mut waiting = self.0.waiting.lock();
-        if waiting.len() >= MAX_WAITING {
-            waiting.retain(|_, w| w.until > now);
-            if waiting.len() >= MAX_WAITING {
-                return Err(SealError);
-            }
+        let mut shelf = self.0.shelf.lock();
+        let is_full = shelf.waiting.len() >= MAX_WAITING;
+        if is_full || now.since(shelf.swept) >= TICKET_TIME {
+            shelf.sweep(now);
         }
-        waiting.insert(
-            ticket.clone(),
-            Waiting {
-                principal: principal.clone(),
-                topics,
-                until: now.plus(TICKET_TIME),
-            },
-        );
+        if shelf.waiting.len() >= MAX_WAITING {
+            return Err(SealError);
+        }
+        let waiting = Waiting {
+            principal: principal.clone(),
+            topics,
+            until: now.plus(TICKET_TIME),
+        };
+        shelf.put(ticket.clone(), waiting);
+        drop(shelf);
         Ok(Ticket {
             ticket,
             expires_in: TICKET_TIME,
@@ -128,7 +184,7 @@ impl Tickets {
 
     /// Opens with a ticket: for the first time alone, then with its cookie.
     pub fn redeem(&self, ticket: &str, cookie: Option<&str>) -> Result<Redeemed, Refusal> {
-        let first = self.0.waiting.lock().remove(ticket);
+        let first = self.0.shelf.lock().take(ticket);
         if let Some(first) = first.filter(|w| w.until > self.0.clock.now()) {
             let topics = first
                 .topics
@@ -182,8 +238,9 @@ fn about(ticket: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::tenant::Tenant;
 
     fn principal() -> Arc<Principal> {
         Arc::new(Principal {
@@ -246,5 +303,63 @@ mod tests {
             Refusal::Ticket,
             "past its time"
         );
+    }
+
+    #[test]
+    fn one_subject_does_not_take_all_the_room_and_room_is_given_back() {
+        let clock = Clock::manual(Timestamp::from_secs(10));
+        let shop = tickets(&clock);
+        let mut other = principal().as_ref().clone();
+        other.subject = "other".into();
+        let others = shop.issue(&Arc::new(other), None).unwrap();
+        let mine: Vec<_> = (0..=MAX_WAITING_OF_SUBJECT)
+            .map(|_| shop.issue(&principal(), None).unwrap().ticket)
+            .collect();
+        assert!(shop.redeem(&mine[0], None).is_err(), "the oldest has gone");
+        assert!(shop.redeem(&mine[1], None).is_ok());
+        assert!(shop.redeem(&others.ticket, None).is_ok());
+        clock.advance(TICKET_TIME);
+        let last = shop.issue(&principal(), None).unwrap().ticket;
+        let held = |shop: &Tickets| {
+            let shelf = shop.0.shelf.lock();
+            (shelf.waiting.len(), shelf.owned.len())
+        };
+        assert_eq!(held(&shop), (1, 1));
+        assert!(shop.redeem(&last, None).is_ok());
+        assert_eq!(held(&shop), (0, 0));
+    }
+
+    proptest! {
+        /// Whatever cookies stand beside a ticket, it opens for its own buyer or not at all.
+        #[test]
+        fn no_ticket_opens_another_tenant(
+            buyers in prop::collection::vec(("[abc]", "[st]"), 2..6),
+            uses in prop::collection::vec((0usize..6, 0usize..6), 1..20),
+        ) {
+            let clock = Clock::manual(Timestamp::from_secs(10));
+            let shop = tickets(&clock);
+            let mut bought = Vec::new();
+            for (tenant, subject) in &buyers {
+                let mut p = principal().as_ref().clone();
+                (p.tenant, p.subject) = (Tenant::new(tenant).unwrap(), subject.as_str().into());
+                let ticket = shop.issue(&Arc::new(p.clone()), None).unwrap().ticket;
+                bought.push((p, ticket, None::<String>));
+            }
+            for (of, with) in uses {
+                let (of, with) = (of % bought.len(), with % bought.len());
+                let cookie = bought[with].2.clone();
+                if let Ok(opened) = shop.redeem(&bought[of].1, cookie.as_deref()) {
+                    prop_assert_eq!(opened.principal.as_ref(), &bought[of].0);
+                    // Once without a cookie, then with its own alone.
+                    prop_assert_eq!(opened.set_cookie.is_some(), bought[of].2.is_none());
+                    prop_assert!(bought[of].2.is_none() || of == with);
+                    if opened.set_cookie.is_some() {
+                        bought[of].2 = opened.set_cookie;
+                    }
+                } else {
+                    prop_assert!(bought[of].2.is_some() && of != with);
+                }
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
@@ -163,7 +163,7 @@ impl Verifier {
     /// Reads what a token says, by the configured paths.
     fn read(&self, claims: &Value) -> Result<Verified, Refusal> {
         let config = &self.0.config;
-        if let Some(kind) = claims.get("type") {
+        if let Some(kind) = given(claims, "type") {
             // A refresh token is signed by the same issuer, and is good for nothing here.
             if kind.as_str() != Some("access") {
                 return Err(Refusal::TokenType);
@@ -181,18 +181,17 @@ impl Verifier {
             return Err(Refusal::Audience);
         }
         let expires_at = time(claims.get("exp")).ok_or(Refusal::Expiry)?;
-        let not_before = match claims.get("nbf") {
+        let not_before = match given(claims, "nbf") {
             None => None,
             Some(value) => Some(time(Some(value)).ok_or(Refusal::Malformed)?),
         };
         let subject = self
-            .first(claims, &config.claims.subject)
-            .filter(|s| !s.is_empty())
+            .first(claims, &config.claims.subject, Refusal::Subject)?
             .ok_or(Refusal::Subject)?;
-        let tenant = self
-            .first(claims, &config.claims.tenant)
-            .or_else(|| config.issuer_tenants.get(issuer?).cloned())
-            .filter(|t| !t.is_empty());
+        let tenant = match self.first(claims, &config.claims.tenant, Refusal::NoTenant)? {
+            Some(name) => Some(name),
+            None => issuer.and_then(|issuer| config.issuer_tenants.get(issuer).cloned()),
+        };
         let tenant = match tenant {
             Some(name) => Tenant::new(&name).map_err(|_| Refusal::NoTenant)?,
             None => config.default_tenant.clone().ok_or(Refusal::NoTenant)?,
@@ -209,16 +208,7 @@ impl Verifier {
                     .cloned(),
             );
         }
-        let mut scopes: BTreeSet<String> = self
-            .all(claims, &config.claims.scopes)
-            .iter()
-            .flat_map(|s| s.split_whitespace())
-            .map(str::to_owned)
-            .collect();
-        if scopes.is_empty() {
-            let table = roles.iter().filter_map(|role| config.role_scopes.get(role));
-            scopes.extend(table.flatten().cloned());
-        }
+        let scopes = self.scopes(claims, &roles);
         let principal = Principal {
             tenant,
             subject: subject.into(),
@@ -230,7 +220,7 @@ impl Verifier {
                 .collect(),
             expires_at,
             issued_at: time(claims.get("iat")),
-            token_id: claims.get("jti").and_then(Value::as_str).map(str::to_owned),
+            token_id: claims.get("jti").and_then(text),
         };
         Ok(Verified {
             principal: Arc::new(principal),
@@ -238,11 +228,36 @@ impl Verifier {
         })
     }
 
-    /// The first text or number among several paths.
-    fn first(&self, claims: &Value, paths: &[String]) -> Option<String> {
-        paths
+    /// What a token is good for. One that lists nothing is good for nothing; only one without any list has what the
+    /// table says of its roles.
+    fn scopes(&self, claims: &Value, roles: &BTreeSet<String>) -> BTreeSet<String> {
+        let config = &self.0.config;
+        let paths = &config.claims.scopes;
+        if paths.iter().all(|path| self.at(claims, path).is_empty()) {
+            let table = roles.iter().filter_map(|role| config.role_scopes.get(role));
+            return table.flatten().cloned().collect();
+        }
+        self.all(claims, paths)
             .iter()
-            .find_map(|path| self.at(claims, path).into_iter().find_map(text))
+            .flat_map(|s| s.split_whitespace())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The text or number at the first path that is there. One that cannot be read is refused: neither another claim nor
+    /// a default may take its place.
+    fn first(
+        &self,
+        claims: &Value,
+        paths: &[String],
+        refusal: Refusal,
+    ) -> Result<Option<String>, Refusal> {
+        let found = paths
+            .iter()
+            .flat_map(|path| self.at(claims, path))
+            .next()
+            .map(|value| text(value).filter(|t| !t.is_empty()).ok_or(refusal));
+        found.transpose()
     }
 
     /// Every text among several paths.
@@ -254,32 +269,31 @@ impl Verifier {
             .collect()
     }
 
+    /// What stands at a path: one value, or one for each audience. What is null is not there.
     fn at<'a>(&self, claims: &'a Value, path: &str) -> Vec<&'a Value> {
-        let paths: Vec<String> = if path.contains("<audience>") {
-            self.0
-                .config
-                .audience
-                .iter()
-                .map(|aud| path.replace("<audience>", aud))
-                .collect()
-        } else {
-            vec![path.to_owned()]
-        };
-        // An audience may have dots in it: its segment is taken whole.
-        let walk = |path: &String| {
-            let segments: Vec<&str> = match path
-                .strip_prefix("resource_access.")
-                .and_then(|p| p.rsplit_once('.'))
-            {
-                Some((audience, last)) => vec!["resource_access", audience, last],
-                None => path.split('.').collect(),
-            };
-            segments
-                .into_iter()
-                .try_fold(claims, |value, segment| value.get(segment))
-        };
-        paths.iter().filter_map(walk).collect()
+        if !path.contains("<audience>") {
+            return walk(claims, path).into_iter().collect();
+        }
+        let audiences = self.0.config.audience.iter();
+        audiences
+            .filter_map(|audience| walk(claims, &path.replace("<audience>", audience)))
+            .collect()
     }
+}
+
+/// Follows a dotted path. Names may have dots themselves, as audiences and claims that are addresses do.
+fn walk<'a>(claims: &'a Value, path: &str) -> Option<&'a Value> {
+    if let Some(value) = given(claims, path) {
+        return Some(value);
+    }
+    path.match_indices('.').find_map(|(at, _)| {
+        let inner = claims.get(&path[..at]).filter(|v| v.is_object())?;
+        walk(inner, &path[at + 1..])
+    })
+}
+
+fn given<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
+    claims.get(name).filter(|value| !value.is_null())
 }
 
 fn header(token: &str) -> Result<Map<String, Value>, Refusal> {
@@ -311,24 +325,26 @@ fn algorithm(name: &str) -> Result<Algorithm, Refusal> {
     })
 }
 
-/// The claims of a token whose signature holds. Times, issuer and audience are checked by us, on our clock.
+/// The claims of a token whose signature holds. The library only verifies: its reading of claims gives up on members of
+/// another type than it expects, before we can say which one is wrong.
 fn signed(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Value, Refusal> {
-    let mut validation = Validation::new(algorithm);
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    let data =
-        jsonwebtoken::decode::<Value>(token, key, &validation).map_err(|e| match e.kind() {
-            jsonwebtoken::errors::ErrorKind::InvalidSignature => Refusal::Signature,
-            jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => Refusal::Algorithm,
-            _ => Refusal::Malformed,
-        })?;
-    if data.claims.is_object() {
-        Ok(data.claims)
-    } else {
-        Err(Refusal::Malformed)
+    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
+    let holds = jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, algorithm);
+    let holds = holds.map_err(|e| match e.kind() {
+        jsonwebtoken::errors::ErrorKind::Base64(_) => Refusal::Malformed,
+        jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => Refusal::Algorithm,
+        _ => Refusal::Signature,
+    })?;
+    if !holds {
+        return Err(Refusal::Signature);
     }
+    let (_, claims) = message.split_once('.').ok_or(Refusal::Malformed)?;
+    let claims = URL_SAFE_NO_PAD
+        .decode(claims)
+        .map_err(|_| Refusal::Malformed)?;
+    let claims: Map<String, Value> =
+        serde_json::from_slice(&claims).map_err(|_| Refusal::Malformed)?;
+    Ok(Value::Object(claims))
 }
 
 /// A `NumericDate`: seconds since the epoch, perhaps with a fraction.
@@ -349,10 +365,11 @@ fn time(value: Option<&Value>) -> Option<Timestamp> {
     })
 }
 
+/// A text, or a whole number as one. Other numbers are read inexactly: two of them could become one text.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::*;
+use crate::auth::Claims;
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 const NOW: i64 = 1_790_000_000;
@@ -491,6 +492,26 @@ async fn forged_and_misused_tokens() {
             NoTenant,
         ),
         (
+            "a tenant that is no whole number",
+            &both,
+            hs(&with(json!({ "tenant_id": 1.5 }))),
+            NoTenant,
+        ),
+        (
+            "a tenant too large to be read exactly",
+            &both,
+            forged(
+                &json!({ "alg": "HS256" }),
+                &serde_json::from_str(&format!(
+                    r#"{{"sub":"s","exp":{},"tenant_id":36893488147419103233}}"#,
+                    NOW + 60
+                ))
+                .unwrap(),
+                hs256(SECRET.as_bytes()),
+            ),
+            NoTenant,
+        ),
+        (
             "a tenant with a line break",
             &both,
             hs(&with(json!({ "tenant_id": "a\nb" }))),
@@ -603,6 +624,71 @@ async fn claims_are_read_from_where_issuers_put_them() {
         read(json!({ "sub": "42" })).await,
         expected("default", "42", "nurse", 0)
     );
+}
+
+/// A default, another claim, or a table is for what a token does not say, never for what it says wrongly.
+#[tokio::test]
+async fn what_a_token_says_wrongly_has_no_stand_in() {
+    let config = AuthConfig {
+        jwt_secret: Some(SecretString::from(SECRET)),
+        default_tenant: Tenant::new("default").ok(),
+        ..AuthConfig::default()
+    };
+    let verifier = Verifier::new(config, Clock::manual(Timestamp::from_secs(NOW))).unwrap();
+    let read = async |changes: Value| {
+        verifier
+            .verify(&token(Algorithm::HS256, None, "hs", &with(changes)))
+            .await
+    };
+    for wrong in [json!(""), json!(["t"]), json!({ "id": "t" }), json!(true)] {
+        let refused = read(json!({ "tenant_id": wrong, "company_id": "c" })).await;
+        assert_eq!(refused.unwrap_err(), Refusal::NoTenant, "{wrong}");
+    }
+    let p = read(json!({ "tenant_id": null, "company_id": "c" })).await;
+    assert_eq!(p.unwrap().tenant.as_str(), "c");
+    let p = read(json!({ "tenant_id": null })).await;
+    assert_eq!(p.unwrap().tenant.as_str(), "default");
+    for nothing in [
+        json!({ "role": "operator", "scopes": [] }),
+        json!({ "role": "operator", "scope": "" }),
+    ] {
+        let p = read(nothing.clone()).await.unwrap();
+        assert!(p.scopes.is_empty(), "{nothing}: {:?}", p.scopes);
+    }
+    let nulls: Value = serde_json::from_str(&format!(
+        r#"{{"sub":"s","tenant_id":"t","exp":{},"type":null,"nbf":null,"scope":null,"role":"viewer","jti":7}}"#,
+        NOW + 60
+    ))
+    .unwrap();
+    let p = verifier
+        .verify(&token(Algorithm::HS256, None, "hs", &nulls))
+        .await
+        .unwrap();
+    assert!(p.has_scope("incident:read"), "null is as good as absent");
+    assert_eq!(p.token_id.as_deref(), Some("7"), "so it can be revoked");
+}
+
+#[tokio::test]
+async fn claims_may_have_addresses_for_names() {
+    let config = AuthConfig {
+        jwt_secret: Some(SecretString::from(SECRET)),
+        claims: Claims {
+            tenant: vec!["https://a.example/tenant".into()],
+            roles: vec!["https://a.example/app.roles".into()],
+            ..Claims::default()
+        },
+        ..AuthConfig::default()
+    };
+    let verifier = Verifier::new(config, Clock::manual(Timestamp::from_secs(NOW))).unwrap();
+    let claims = json!({
+        "sub": "s", "exp": NOW + 60, "https://a.example/tenant": "t", "tenant_id": "other",
+        "https://a.example/app": { "roles": ["r"] },
+    });
+    let p = verifier
+        .verify(&token(Algorithm::HS256, None, "hs", &claims))
+        .await
+        .unwrap();
+    assert_eq!((p.tenant.as_str(), p.has_role("r")), ("t", true));
 }
 
 #[tokio::test]
@@ -729,6 +815,111 @@ async fn keys_rotate_behind_an_address_without_a_storm() {
             ))
             .await
             .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn a_slow_issuer_keeps_nobody_waiting_whose_key_is_known() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    let (asked_again, mut is_asked_again) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        let mut request = vec![0; 8_192];
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let _ = socket.read(&mut request).await;
+        let body = only(&["rsa"]);
+        let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
+        let answer = format!("{head} {}\r\n\r\n{body}", body.len());
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        drop(socket);
+        // From now on it takes calls and says nothing.
+        let _silent = listener.accept().await.unwrap();
+        asked_again.send_replace(true);
+        std::future::pending::<()>().await;
+    });
+    let config = AuthConfig {
+        jwks_url: Some(url),
+        jwks_refresh: Duration::ZERO,
+        jwks_floor: Duration::ZERO,
+        ..AuthConfig::default()
+    };
+    let verifier = Verifier::new(config, Clock::manual(Timestamp::from_secs(NOW))).unwrap();
+    let of = |subject: &str| {
+        let claims = with(json!({ "sub": subject }));
+        token(Algorithm::RS256, Some("rsa"), "rsa", &claims)
+    };
+    verifier.load_keys().await;
+    let (first, second) = (verifier.clone(), of("1"));
+    let waits = tokio::spawn(async move { first.verify(&second).await });
+    is_asked_again.wait_for(|asked| *asked).await.unwrap();
+    let third = of("2");
+    let meanwhile = tokio::time::timeout(Duration::from_secs(2), verifier.verify(&third));
+    assert!(meanwhile.await.unwrap().is_ok());
+    assert!(!waits.is_finished());
+    waits.abort();
+}
+
+#[tokio::test]
+async fn keys_rotate_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jwks.json");
+    let config = AuthConfig {
+        jwks_file: Some(file.clone()),
+        ..AuthConfig::default()
+    };
+    let verifier = Verifier::new(config, Clock::manual(Timestamp::from_secs(NOW))).unwrap();
+    let of = |kid: &str, subject: &str| {
+        let claims = with(json!({ "sub": subject }));
+        match kid {
+            "ed" => token(Algorithm::EdDSA, Some("ed"), "ed", &claims),
+            _ => token(Algorithm::ES256, Some("p256"), "p256", &claims),
+        }
+    };
+    let refused = verifier.verify(&of("ed", "1")).await.unwrap_err();
+    assert_eq!(refused, Refusal::KeysUnavailable, "there is no file yet");
+    let write = |text: String, age: u64| {
+        std::fs::write(&file, text).unwrap();
+        let at = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + age);
+        let opened = std::fs::File::options().write(true).open(&file).unwrap();
+        opened.set_modified(at).unwrap();
+    };
+    write(only(&["ed"]), 1);
+    assert!(verifier.verify(&of("ed", "1")).await.is_ok());
+    write(only(&["p256"]), 2);
+    assert!(verifier.verify(&of("p256", "1")).await.is_ok());
+    let refused = verifier.verify(&of("ed", "2")).await.unwrap_err();
+    assert_eq!(refused, Refusal::UnknownKey, "its key has gone");
+    write("half a docu".into(), 3);
+    assert!(verifier.verify(&of("p256", "2")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_name_may_stand_for_keys_of_several_kinds_and_none_does_what_it_is_not_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jwks.json");
+    let mut set: Value = serde_json::from_str(&only(&["rsa", "p256", "ed"])).unwrap();
+    for key in set["keys"].as_array_mut().unwrap() {
+        if key["kid"] == "ed" {
+            key["key_ops"] = json!(["sign"]);
+        } else {
+            key["kid"] = "one".into();
+        }
+    }
+    std::fs::write(&file, set.to_string()).unwrap();
+    let config = AuthConfig {
+        jwks_file: Some(file),
+        ..AuthConfig::default()
+    };
+    let verifier = Verifier::new(config, Clock::manual(Timestamp::from_secs(NOW))).unwrap();
+    for (algorithm, signer) in [(Algorithm::RS256, "rsa"), (Algorithm::ES256, "p256")] {
+        let token = token(algorithm, Some("one"), signer, &claims());
+        assert!(verifier.verify(&token).await.is_ok(), "{signer}");
+    }
+    let token = token(Algorithm::EdDSA, Some("ed"), "ed", &claims());
+    assert_eq!(
+        verifier.verify(&token).await.unwrap_err(),
+        Refusal::Algorithm
     );
 }
 

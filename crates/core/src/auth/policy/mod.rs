@@ -1,5 +1,6 @@
 //! Who may do what: Cedar policies in text files, validated against a schema before they count, decided once and kept.
 
+mod reach;
 mod store;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,19 +19,16 @@ use super::principal::Principal;
 use crate::tenant::Tenant;
 use crate::topic::{Pattern, Topic};
 
+use reach::Reach;
 pub use store::{PolicyStore, Watching};
 
 /// The text of the built-in set.
 pub const BUILTIN: &str = include_str!("builtin.cedar");
 const SCHEMA: &str = include_str!("schema.cedarschema");
+/// What makes a policy a template.
+const SLOTS: [&str; 2] = ["?principal", "?resource"];
 /// Decisions that are kept.
 const CACHED: u64 = 100_000;
-/// Topics that are tried for a pattern; beyond, it counts as one that may lead to something.
-const MAX_TRIED: usize = 4_096;
-/// A segment that no policy names.
-const FRESH: &str = "~";
-/// Levels that a last `**` is tried for.
-const DEPTH: usize = 4;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,12 +91,8 @@ pub struct Policies {
     set: PolicySet,
     authorizer: Authorizer,
     types: Types,
-    /// Whether any policy speaks of the subject: if not, subjects with the same rights are of one class.
-    is_by_subject: bool,
-    /// Whether what a pattern can lead to can be told by trying.
-    is_decidable: bool,
-    /// Segments that the policies name, by their place in a path.
-    literals: Vec<BTreeSet<String>>,
+    /// What they compare topics with.
+    reach: Reach,
     decided: Cache<(Class, Action, Topic), bool>,
     patterns: Cache<(Class, Action, Pattern), bool>,
 }
@@ -183,32 +177,42 @@ impl Policies {
             Schema::from_cedarschema_str(SCHEMA).map_err(|e| broken(e.to_string()))?;
         let validator = Validator::new(schema);
         let mut set = PolicySet::new();
+        let mut reach = Reach::default();
         let mut number = 0usize;
         for (file, text) in files {
             let parsed =
                 PolicySet::from_str(text).map_err(|e| at(file, text, &e, e.to_string()))?;
+            if parsed.templates().next().is_some() {
+                // Nobody links them: they would never count.
+                let line = text
+                    .lines()
+                    .position(|l| SLOTS.iter().any(|s| l.contains(s)));
+                return Err(PolicyError::Policy {
+                    file: file.clone(),
+                    line: line.map_or(1, |at| at + 1),
+                    why: "a template (?principal, ?resource) has no place here".into(),
+                });
+            }
             let checked = validator.validate(&parsed, ValidationMode::Strict);
             if let Some(e) = checked.validation_errors().next() {
                 return Err(at(file, text, e, e.to_string()));
             }
             for policy in parsed.policies() {
                 number += 1;
+                match policy.to_json() {
+                    Ok(form) => reach.add(&form),
+                    Err(_) => reach.add_unknown(),
+                }
                 let id = cedar_policy::PolicyId::new(format!("policy{number}"));
                 set.add(policy.new_id(id))
                     .map_err(|e| at(file, text, &e, e.to_string()))?;
             }
         }
-        let text: String = files
-            .iter()
-            .map(|(_, text)| without_comments(text))
-            .collect();
         Ok(Self {
             set,
             authorizer: Authorizer::new(),
             types: Types::new().ok_or_else(|| broken("type names".into()))?,
-            is_by_subject: text.contains("subject"),
-            is_decidable: !text.contains(" like "),
-            literals: literals(&text),
+            reach,
             decided: Cache::new(CACHED),
             patterns: Cache::new(CACHED / 10),
         })
@@ -223,7 +227,10 @@ impl Policies {
     /// All that decisions about a principal can depend on.
     #[must_use]
     pub fn class(&self, principal: &Principal) -> Class {
-        let subject = self.is_by_subject.then(|| principal.subject.clone());
+        let subject = self
+            .reach
+            .is_by_subject()
+            .then(|| principal.subject.clone());
         let rights = (&principal.roles, &principal.scopes, &principal.patient_ids);
         let rights = [0, 1].map(|n: usize| DIGEST_KEYS[n].hash_one(rights));
         Class {
@@ -263,72 +270,20 @@ impl Policies {
         if let Some(topic) = pattern.as_topic() {
             return self.allows(principal, action, &topic);
         }
-        if !self.is_decidable {
-            return true;
-        }
         let key = (self.class(principal), action, pattern.clone());
         if let Some(decided) = self.patterns.get(&key) {
             return decided;
         }
-        let topics = self.instances(principal, pattern);
-        let may = topics.len() >= MAX_TRIED
-            || topics
-                .iter()
-                .any(|t| self.decide(principal, action, t).unwrap_or(false));
+        let may = self
+            .reach
+            .instances(principal, pattern)
+            .is_none_or(|topics| {
+                topics
+                    .iter()
+                    .any(|t| self.decide(principal, action, t).unwrap_or(false))
+            });
         self.patterns.insert(key, may);
         may
-    }
-
-    /// Topics that stand for all that a pattern matches: policies can tell segments apart only by names that they
-    /// mention, or by what the principal is; for every other segment one that nobody names stands.
-    fn instances(&self, principal: &Principal, pattern: &Pattern) -> Vec<Topic> {
-        let own: Vec<&str> = [principal.subject.as_ref()]
-            .into_iter()
-            .chain(principal.patient_ids.iter().next().map(String::as_str))
-            .collect();
-        let choices = |place: usize| -> Vec<&str> {
-            let named = self
-                .literals
-                .get(place)
-                .into_iter()
-                .flatten()
-                .map(String::as_str);
-            let own = own.iter().copied().filter(|_| place > 0);
-            named.chain(own).chain([FRESH]).collect()
-        };
-        let mut paths: Vec<String> = vec![String::new()];
-        let mut done: Vec<String> = Vec::new();
-        let grow = |paths: &[String], segments: &[&str]| -> Vec<String> {
-            let join = |path: &String, s: &str| {
-                if path.is_empty() {
-                    s.to_owned()
-                } else {
-                    format!("{path}/{s}")
-                }
-            };
-            let all = paths
-                .iter()
-                .flat_map(|path| segments.iter().map(move |s| join(path, s)));
-            all.take(MAX_TRIED).collect()
-        };
-        for (place, segment) in pattern.as_str().split('/').enumerate() {
-            match segment {
-                "**" => {
-                    for deeper in 0..DEPTH {
-                        paths = grow(&paths, &choices(place + deeper));
-                        done.extend(paths.iter().cloned());
-                    }
-                    paths.clear();
-                }
-                "*" => paths = grow(&paths, &choices(place)),
-                name => paths = grow(&paths, &[name]),
-            }
-        }
-        done.extend(paths);
-        done.truncate(MAX_TRIED);
-        done.iter()
-            .filter_map(|path| Topic::new(path).ok())
-            .collect()
     }
 
     fn decide(&self, principal: &Principal, action: Action, topic: &Topic) -> Option<bool> {
@@ -370,12 +325,12 @@ impl Policies {
         let action = self.types.actions.get(action.name())?.clone();
         let request =
             Request::new(self.types.user.clone(), action, uid, Context::empty(), None).ok()?;
-        Some(
-            self.authorizer
-                .is_authorized(&request, &self.set, &entities)
-                .decision()
-                == Decision::Allow,
-        )
+        let answer = self
+            .authorizer
+            .is_authorized(&request, &self.set, &entities);
+        // A policy that could not be evaluated may be one that forbids.
+        let is_whole = answer.diagnostics().errors().next().is_none();
+        Some(is_whole && answer.decision() == Decision::Allow)
     }
 }
 
@@ -393,30 +348,6 @@ fn at(file: &Path, text: &str, e: &dyn miette::Diagnostic, why: String) -> Polic
         line,
         why,
     }
-}
-
-fn without_comments(text: &str) -> String {
-    text.lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// The texts that the policies mention, as segments by their place in a path.
-fn literals(text: &str) -> Vec<BTreeSet<String>> {
-    let mut places: Vec<BTreeSet<String>> = Vec::new();
-    for literal in text.split('"').skip(1).step_by(2) {
-        if Topic::new(literal).is_err() {
-            continue;
-        }
-        for (place, segment) in literal.split('/').enumerate() {
-            if places.len() <= place {
-                places.push(BTreeSet::new());
-            }
-            places[place].insert(segment.to_owned());
-        }
-    }
-    places
 }
 
 #[cfg(test)]

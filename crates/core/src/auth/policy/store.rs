@@ -2,21 +2,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use notify::{RecursiveMode, Watcher};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Policies, PolicyError};
 
 /// Editors write a file in several steps; one reload follows the last.
 const QUIET: Duration = Duration::from_millis(200);
+/// What is written without end is still read, so that open streams follow within a second.
+const LONGEST_WAIT: Duration = Duration::from_millis(700);
 
 struct Shared {
     folder: Option<PathBuf>,
     current: ArcSwap<Policies>,
     version: watch::Sender<u64>,
+    /// One reload at a time: an older reading must not follow a newer one.
+    reloading: Mutex<()>,
 }
 
 /// The policies in force. Cheap to clone.
@@ -48,6 +53,7 @@ impl PolicyStore {
             folder,
             current: ArcSwap::from_pointee(policies),
             version: watch::Sender::new(1),
+            reloading: Mutex::default(),
         };
         Ok(Self(Arc::new(shared)))
     }
@@ -69,6 +75,7 @@ impl PolicyStore {
         let Some(folder) = &self.0.folder else {
             return Ok(());
         };
+        let _one = self.0.reloading.lock();
         let result = Policies::load(folder);
         let word = if result.is_ok() { "ok" } else { "refused" };
         metrics::counter!("tidings_policy_reloads_total", "result" => word).increment(1);
@@ -112,7 +119,8 @@ impl PolicyStore {
         let store = self.clone();
         let follow = move || {
             while changes.recv().is_ok() {
-                while changes.recv_timeout(QUIET).is_ok() {}
+                let until = Instant::now() + LONGEST_WAIT;
+                while Instant::now() < until && changes.recv_timeout(QUIET).is_ok() {}
                 // What is wrong with it is in the log.
                 let _ = store.reload();
             }
