@@ -477,7 +477,7 @@ async fn forged_and_misused_tokens() {
             "a subject that is a list",
             &both,
             hs(&with(json!({ "sub": ["s"] }))),
-            Malformed,
+            Subject,
         ),
         (
             "no tenant",
