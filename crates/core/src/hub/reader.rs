@@ -163,6 +163,8 @@ impl Reader {
     pub fn step(&mut self, cached: &mut Option<View>) -> Step {
         if let (Place::Ring(index), Some(view)) = (self.place, cached.as_ref())
             && view.from == index
+            // It leaves out nothing that this reader lacks, and holds nothing that it has.
+            && view.passed <= self.seq
             && (view.first_seq == 0 || view.first_seq > self.seq)
         {
             return self.advance(view.clone());

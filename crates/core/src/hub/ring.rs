@@ -44,6 +44,8 @@ pub struct View {
     pub to: u64,
     /// The frames, contiguous.
     pub bytes: Bytes,
+    /// The place of the last durable frame that was left out, because the reader had it; 0 where none was.
+    pub passed: Seq,
     /// The place of its first durable frame; 0 where it has none.
     pub first_seq: Seq,
     /// The place of its last durable frame; 0 where it has none.
@@ -205,62 +207,61 @@ impl Ring {
     }
 
     /// What comes at an index for a reader that has everything up to `seq`. It may have read events from the log before
-    /// they were put in here: those are passed over.
+    /// they were put in here: those are passed over. Ephemeral ones among them are not.
     pub(super) fn look(&self, index: u64, seq: Seq) -> Look {
         if index < self.first {
             return Look::Fallen;
         }
         let at = usize::try_from(index - self.first).unwrap_or(usize::MAX);
-        let known = self.entries.iter().skip(at).take_while(|e| e.seq <= seq);
-        let known = known
-            .enumerate()
-            .filter(|(_, e)| e.seq != 0)
-            .last()
-            .map_or(0, |(n, _)| n + 1);
-        let skip = at.saturating_add(known);
-        let Some(first) = self.entries.get(skip) else {
-            return if known == 0 {
-                Look::CaughtUp
-            } else {
-                Look::Known(index + known as u64)
-            };
-        };
-        let index = index + known as u64;
-        let mut view = View {
-            from: index,
-            to: index,
-            bytes: Bytes::new(),
-            first_seq: 0,
-            seq: 0,
-            ephemeral: 0,
-            committed: first.committed,
-        };
-        let mut len = 0;
-        for entry in self.entries.iter().skip(skip) {
-            if view.to > index && len + entry.frame.len() > WRITE_BYTES {
+        if at >= self.entries.len() {
+            return Look::CaughtUp;
+        }
+        let (mut frames, mut len) = (Vec::new(), 0);
+        let (mut to, mut passed, mut first_seq, mut last_seq, mut ephemeral) = (index, 0, 0, 0, 0);
+        let mut committed = None;
+        for entry in self.entries.iter().skip(at) {
+            if !frames.is_empty() && len + entry.frame.len() > WRITE_BYTES {
                 break;
             }
-            len += entry.frame.len();
-            view.to += 1;
-            view.seq = view.seq.max(entry.seq);
-            if view.first_seq == 0 {
-                view.first_seq = entry.seq;
+            to += 1;
+            if entry.seq != 0 && entry.seq <= seq {
+                passed = entry.seq;
+                continue;
             }
-            view.ephemeral += u64::from(entry.seq == 0);
+            if entry.seq == 0 {
+                ephemeral += 1;
+            } else {
+                last_seq = entry.seq;
+                if first_seq == 0 {
+                    first_seq = entry.seq;
+                }
+            }
+            committed.get_or_insert(entry.committed);
+            len += entry.frame.len();
+            frames.push(&entry.frame);
         }
-        if view.to == index + 1 {
-            view.bytes = first.frame.clone();
+        let Some(committed) = committed else {
+            return Look::Known(to);
+        };
+        let bytes = if let [one] = &frames[..] {
+            Bytes::clone(one)
         } else {
             let mut bytes = BytesMut::with_capacity(len);
-            let count = usize::try_from(view.to - index).unwrap_or(0);
-            self.entries
+            frames
                 .iter()
-                .skip(skip)
-                .take(count)
-                .for_each(|e| bytes.extend_from_slice(&e.frame));
-            view.bytes = bytes.freeze();
-        }
-        Look::Frames(view)
+                .for_each(|frame| bytes.extend_from_slice(frame));
+            bytes.freeze()
+        };
+        Look::Frames(View {
+            from: index,
+            to,
+            bytes,
+            passed,
+            first_seq,
+            seq: last_seq,
+            ephemeral,
+            committed,
+        })
     }
 }
 
@@ -306,6 +307,12 @@ mod tests {
             "what was read from the log is not read again"
         );
         assert!(matches!(ring.look(0, 9), Look::Known(3)));
+        ring.push(4, 0, frame("e "), now, &SIZE);
+        assert_eq!(
+            bytes(ring.look(1, 9)),
+            "e ",
+            "what is ephemeral is in no log"
+        );
         assert_eq!(ring.enter(3), None);
         assert_eq!(ring.enter(4), Some((0, 0)));
         assert_eq!(ring.enter(8), Some((2, 0)));
