@@ -102,6 +102,7 @@ impl ToSql for Value<'_> {
         Ok(match self {
             Value::Null => ToSqlOutput::from(rusqlite::types::Null),
             Value::Int(value) => ToSqlOutput::from(*value),
+            Value::Real(value) => ToSqlOutput::from(*value),
             Value::Text(value) => ToSqlOutput::from(*value),
         })
     }

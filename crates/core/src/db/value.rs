@@ -3,12 +3,14 @@
 use super::DbError;
 
 /// A parameter of a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
     /// NULL.
     Null,
     /// `BIGINT`.
     Int(i64),
+    /// `DOUBLE PRECISION`.
+    Real(f64),
     /// `TEXT`.
     Text(&'a str),
 }
@@ -16,6 +18,12 @@ pub enum Value<'a> {
 impl From<i64> for Value<'_> {
     fn from(value: i64) -> Self {
         Self::Int(value)
+    }
+}
+
+impl From<f64> for Value<'_> {
+    fn from(value: f64) -> Self {
+        Self::Real(value)
     }
 }
 
@@ -63,6 +71,19 @@ impl<'a> RowRef<'a> {
 
     /// The number in a column that may be NULL.
     pub fn opt_int(&self, column: usize) -> Result<Option<i64>, DbError> {
+        match self {
+            Self::Sqlite(row) => row.get(column).map_err(|e| wrong(column, &e)),
+            Self::Postgres(row) => row.try_get(column).map_err(|e| wrong(column, &e)),
+        }
+    }
+
+    /// The real number in a column.
+    pub fn real(&self, column: usize) -> Result<f64, DbError> {
+        self.opt_real(column)?.ok_or_else(|| null(column))
+    }
+
+    /// The real number in a column that may be NULL.
+    pub fn opt_real(&self, column: usize) -> Result<Option<f64>, DbError> {
         match self {
             Self::Sqlite(row) => row.get(column).map_err(|e| wrong(column, &e)),
             Self::Postgres(row) => row.try_get(column).map_err(|e| wrong(column, &e)),

@@ -1,0 +1,45 @@
+//! Network alarms: what a network operations centre keeps, correlates and watches.
+//!
+//! Rules are pure; what is stored is written together with its events in one [`tidings_core::log::Log::write`].
+//!
+//! - `severity`, `topology`, `error`: what the rest shares
+//! - `config`: the module's settings
+
+mod config;
+mod error;
+mod severity;
+pub mod topology;
+
+use tidings_core::clock::Clock;
+use tidings_core::log::Log;
+
+pub use config::Config;
+pub use error::{Error, Invalid, Step};
+pub use severity::{Perceived, Severity, UnknownSeverity};
+pub use topology::Topology;
+
+/// The module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Alarms {
+    log: Log,
+    clock: Clock,
+    config: std::sync::Arc<Config>,
+}
+
+impl Alarms {
+    /// Stands the module on a log whose schema is up to date.
+    #[must_use]
+    pub fn new(log: Log, clock: Clock, config: Config) -> Self {
+        Self {
+            log,
+            clock,
+            config: std::sync::Arc::new(config),
+        }
+    }
+
+    /// The module's settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
