@@ -37,6 +37,18 @@ impl Alarms {
         }
     }
 
+    /// The log that the module stands on.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Where the module's time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The module's settings.
     #[must_use]
     pub fn config(&self) -> &Config {
