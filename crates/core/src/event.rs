@@ -318,8 +318,15 @@ impl NewEvent {
     }
 }
 
+/// Writes a JSON string. Most need no escape.
 fn push_string(out: &mut String, text: &str) {
-    out.push_str(&Value::String(text.into()).to_string());
+    if text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+        out.push_str(&Value::String(text.into()).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
 }
 
 fn push_member(out: &mut String, name: &str, text: &str) {

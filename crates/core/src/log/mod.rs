@@ -5,6 +5,7 @@
 //!
 //! - `committer`: the thread, group commit, savepoints, failure
 //! - `store`: the SQL of the log
+//! - `ledger`: what the committer notes in the database now and then
 //! - `boot`: epochs, and how a restored database is noticed
 //! - `trim`: retention
 //! - `dead_letter`: what could not be taken in
@@ -12,6 +13,7 @@
 mod boot;
 mod committer;
 pub mod dead_letter;
+mod ledger;
 pub mod store;
 mod trim;
 
@@ -186,6 +188,9 @@ impl Log {
     pub fn open(db: Db, hub: Hub, clock: Clock, config: LogConfig) -> Result<Self, DbError> {
         let mut conn = db.connect()?;
         boot::mark(&mut conn, config.boot_file.as_deref())?;
+        conn.batch("BEGIN")?;
+        store::catch_up(&mut conn)?;
+        conn.batch("COMMIT")?;
         let tenants: HashMap<_, _> = store::tenants(&mut conn)?
             .into_iter()
             .map(|t| (t.tenant.clone(), Arc::new(t)))

@@ -32,6 +32,8 @@ struct Old {
 pub(super) async fn run(log: &Log) -> Result<u64, WriteError<DbError>> {
     let now = log.clock().now();
     let mut removed = 0;
+    // Until then the database does not know all that topics hold.
+    log.flush().await;
     for tenant in log.tenants() {
         loop {
             let (of, rules) = (tenant.clone(), log.rules().clone());

@@ -1,19 +1,20 @@
-//! The SQL of the log.
+//! The SQL of the log: keys, tenants and reading here, writing in `write`.
 //!
 //! An event's key is its tenant's number and its seq in one integer, so that a tenant's events lie together, in order:
 //! any cursor is found in O(log n), and reading on from there is a walk.
 
-use std::collections::HashMap;
+mod write;
+
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicU64;
 
-use super::{Idempotency, TenantLog};
-use crate::clock::Timestamp;
+use super::TenantLog;
 use crate::cursor::{Epoch, Seq};
 use crate::db::{Conn, DbError, RowRef};
-use crate::event::{Event, Identity};
 use crate::tenant::Tenant;
 use crate::topic::Patterns;
+
+pub(super) use write::{NewRow, catch_up, find_answer, find_id, insert, keep_answer, note};
 
 /// Bits of a key that hold the seq: 2^40 events a tenant, 2^23 tenants.
 const SEQ_BITS: u32 = 40;
@@ -431,183 +432,4 @@ pub(super) fn open_tenant(conn: &mut Conn, tenant: &Tenant) -> Result<TenantLog,
         &[tenant.as_str().into(), epoch.as_str().into()],
     )?;
     find_tenant(conn, tenant)?.ok_or_else(|| DbError::Fault("a tenant's row is missing".into()))
-}
-
-/// Moves a tenant's head, unless somebody else has.
-pub(super) fn move_head(conn: &mut Conn, log: &TenantLog, head: Seq) -> Result<(), DbError> {
-    let (head, was) = (
-        i64::try_from(head).unwrap_or(i64::MAX),
-        i64::try_from(log.head()).unwrap_or(i64::MAX),
-    );
-    let changed = conn.execute(
-        "UPDATE tenants SET head = $1 WHERE number = $2 AND head = $3",
-        &[head.into(), log.number.into(), was.into()],
-    )?;
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(DbError::Unavailable(
-            "another process has written to this log".into(),
-        ))
-    }
-}
-
-/// An event with its key, ready to be inserted.
-#[derive(Debug)]
-pub(super) struct NewRow {
-    pub(super) key: i64,
-    pub(super) number: i64,
-    pub(super) event: Event,
-}
-
-/// Stores events, their ids, and what their topics hold.
-pub(super) fn insert(conn: &mut Conn, rows: &[NewRow], now: Timestamp) -> Result<(), DbError> {
-    insert_events(conn, rows, now)?;
-    insert_ids(conn, rows)?;
-    let mut held: HashMap<(i64, &str), (i64, i64)> = HashMap::new();
-    for row in rows {
-        let (events, bytes) = held
-            .entry((row.number, row.event.topic.as_str()))
-            .or_default();
-        *events += 1;
-        *bytes += number_of(row.event.json.len());
-    }
-    // Sorted, so that two processes that touch the same topics cannot wait for each other.
-    let mut held: Vec<_> = held
-        .into_iter()
-        .map(|((number, topic), (events, bytes))| (number, topic, events, bytes))
-        .collect();
-    held.sort_unstable();
-    match conn {
-        Conn::Sqlite(it) => it.insert(
-            "INSERT INTO topics (tenant, topic, events, bytes, trimmed) VALUES (?1, ?2, ?3, ?4, 0) \
-             ON CONFLICT (tenant, topic) DO UPDATE SET events = events + excluded.events, bytes = bytes + excluded.bytes",
-            held.iter().copied(),
-        ),
-        Conn::Postgres(it) => {
-            let numbers: Vec<i64> = held.iter().map(|h| h.0).collect();
-            let topics: Vec<&str> = held.iter().map(|h| h.1).collect();
-            let events: Vec<i64> = held.iter().map(|h| h.2).collect();
-            let bytes: Vec<i64> = held.iter().map(|h| h.3).collect();
-            it.execute_arrays(
-                "INSERT INTO topics (tenant, topic, events, bytes, trimmed) \
-                 SELECT *, 0 FROM UNNEST($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) \
-                 ON CONFLICT (tenant, topic) DO UPDATE SET events = topics.events + excluded.events, bytes = topics.bytes + excluded.bytes",
-                &[&numbers, &topics, &events, &bytes],
-            )
-        }
-    }
-}
-
-fn insert_events(conn: &mut Conn, rows: &[NewRow], now: Timestamp) -> Result<(), DbError> {
-    let stored_at = now.as_micros();
-    match conn {
-        Conn::Sqlite(it) => it.insert(
-            "INSERT INTO events (key, topic, type, stored_at, data_at, json) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            rows.iter().map(|r| {
-                let event = &r.event;
-                (r.key, event.topic.as_str(), event.kind.as_str(), stored_at, number_of(event.data_at), &*event.json)
-            }),
-        ),
-        Conn::Postgres(it) => {
-            let keys: Vec<i64> = rows.iter().map(|r| r.key).collect();
-            let topics: Vec<&str> = rows.iter().map(|r| r.event.topic.as_str()).collect();
-            let kinds: Vec<&str> = rows.iter().map(|r| r.event.kind.as_str()).collect();
-            let data_ats: Vec<i64> = rows.iter().map(|r| number_of(r.event.data_at)).collect();
-            let jsons: Vec<&str> = rows.iter().map(|r| &*r.event.json).collect();
-            it.execute_arrays(
-                "INSERT INTO events (key, topic, type, stored_at, data_at, json) \
-                 SELECT u.key, u.topic, u.type, $6, u.data_at, u.json \
-                 FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS u (key, topic, type, data_at, json)",
-                &[&keys, &topics, &kinds, &data_ats, &jsons, &stored_at],
-            )
-        }
-    }
-}
-
-fn insert_ids(conn: &mut Conn, rows: &[NewRow]) -> Result<(), DbError> {
-    let given: Vec<(&NewRow, &Identity)> = rows
-        .iter()
-        .filter_map(|r| Some((r, r.event.identity.as_ref()?)))
-        .collect();
-    if given.is_empty() {
-        return Ok(());
-    }
-    match conn {
-        Conn::Sqlite(it) => it.insert(
-            "INSERT INTO event_ids (tenant, source, id, key, content) VALUES (?1, ?2, ?3, ?4, ?5)",
-            given.iter().map(|(r, i)| {
-                (
-                    r.number,
-                    i.source.as_str(),
-                    r.event.id.as_str(),
-                    r.key,
-                    i.content.as_str(),
-                )
-            }),
-        ),
-        Conn::Postgres(it) => {
-            let numbers: Vec<i64> = given.iter().map(|(r, _)| r.number).collect();
-            let sources: Vec<&str> = given.iter().map(|(_, i)| i.source.as_str()).collect();
-            let ids: Vec<&str> = given.iter().map(|(r, _)| r.event.id.as_str()).collect();
-            let keys: Vec<i64> = given.iter().map(|(r, _)| r.key).collect();
-            let contents: Vec<&str> = given.iter().map(|(_, i)| i.content.as_str()).collect();
-            it.execute_arrays(
-                "INSERT INTO event_ids (tenant, source, id, key, content) \
-                 SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[])",
-                &[&numbers, &sources, &ids, &keys, &contents],
-            )
-        }
-    }
-}
-
-/// The key and content of an id that stands already.
-pub(super) fn find_id(
-    conn: &mut Conn,
-    number: i64,
-    source: &str,
-    id: &str,
-) -> Result<Option<(i64, String)>, DbError> {
-    conn.row(
-        "SELECT key, content FROM event_ids WHERE tenant = $1 AND source = $2 AND id = $3",
-        &[number.into(), source.into(), id.into()],
-        |row| Ok((row.int(0)?, row.text(1)?.to_owned())),
-    )
-}
-
-/// The request digest and the answer that an idempotency key stands for.
-pub(super) fn find_answer(
-    conn: &mut Conn,
-    number: i64,
-    subject: &str,
-    key: &str,
-) -> Result<Option<(String, String)>, DbError> {
-    conn.row(
-        "SELECT request, answer FROM idempotency WHERE tenant = $1 AND subject = $2 AND key = $3",
-        &[number.into(), subject.into(), key.into()],
-        |row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned())),
-    )
-}
-
-/// Keeps the answer of a request with an idempotency key.
-pub(super) fn keep_answer(
-    conn: &mut Conn,
-    log: &TenantLog,
-    subject: &str,
-    asked: &Idempotency,
-    answer: &str,
-    now: Timestamp,
-) -> Result<(), DbError> {
-    conn.execute(
-        "INSERT INTO idempotency (tenant, subject, key, request, answer, stored_at) VALUES ($1, $2, $3, $4, $5, $6)",
-        &[
-            log.number.into(),
-            subject.into(),
-            (&asked.key).into(),
-            (&asked.request).into(),
-            answer.into(),
-            now.as_micros().into(),
-        ],
-    )?;
-    Ok(())
 }

@@ -1,0 +1,141 @@
+//! One transaction in the making: what it brings anew, and whom it answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::store::{self, NewRow};
+use super::super::{PublishError, Published, TenantLog};
+use super::job::Answer;
+use crate::clock::Timestamp;
+use crate::cursor::Seq;
+use crate::db::{Conn, DbError};
+use crate::event::{Event, EventId};
+
+/// Events of one tenant, in the order in which they are to be seen.
+pub(super) struct Fresh {
+    pub(super) log: Arc<TenantLog>,
+    /// Each with its place; 0 where it is ephemeral.
+    pub(super) events: Vec<(Seq, Event)>,
+    pub(super) head: Seq,
+}
+
+/// One transaction in the making.
+pub(super) struct Batch {
+    pub(super) now: Timestamp,
+    pub(super) fresh: HashMap<i64, Fresh>,
+    pub(super) rows: Vec<NewRow>,
+    /// Ids given in this transaction, by tenant, source and id: key and content.
+    pub(super) ids: HashMap<(i64, String, String), (i64, String)>,
+    pub(super) answers: Vec<Answer<()>>,
+    pub(super) bytes: usize,
+    /// Whether what topics hold must be written down with it.
+    pub(super) is_note_wanted: bool,
+}
+
+impl Batch {
+    pub(super) fn append(
+        &mut self,
+        log: &Arc<TenantLog>,
+        events: Vec<(Event, bool)>,
+    ) -> Option<Seq> {
+        let fresh = self.fresh.entry(log.number).or_insert_with(|| Fresh {
+            log: log.clone(),
+            events: Vec::new(),
+            head: log.head(),
+        });
+        let mut last = None;
+        for (event, is_ephemeral) in events {
+            if is_ephemeral {
+                fresh.events.push((0, event));
+                continue;
+            }
+            fresh.head += 1;
+            let key = store::key(log.number, fresh.head);
+            if let Some(identity) = &event.identity {
+                self.ids.insert(
+                    (log.number, identity.source.clone(), event.id.to_string()),
+                    (key, identity.content.clone()),
+                );
+            }
+            self.bytes += event.json.len();
+            fresh.events.push((fresh.head, event.clone()));
+            self.rows.push(NewRow {
+                key,
+                number: log.number,
+                event,
+            });
+            last = Some(fresh.head);
+        }
+        last
+    }
+}
+
+/// Events that are new, each with whether its topic is ephemeral; and the last place of those that are not.
+pub(super) type Sifted = (Vec<(Event, bool)>, Option<Seq>);
+
+/// Tells what a publish brings anew from what stands already: those with an id and content that stand are the same event.
+pub(super) fn sift(
+    conn: &mut Conn,
+    log: &TenantLog,
+    events: Vec<(Event, bool)>,
+    batch: &Batch,
+) -> Result<Sifted, PublishError> {
+    let mut own: HashMap<(String, String), String> = HashMap::new();
+    let mut fresh = Vec::with_capacity(events.len());
+    let mut last = None;
+    for (index, (event, is_ephemeral)) in events.into_iter().enumerate() {
+        let Some(identity) = event.identity.as_ref().filter(|_| !is_ephemeral) else {
+            fresh.push((event, is_ephemeral));
+            continue;
+        };
+        let stands =
+            match batch
+                .ids
+                .get(&(log.number, identity.source.clone(), event.id.to_string()))
+            {
+                Some(found) => Some(found.clone()),
+                None => store::find_id(conn, log.number, &identity.source, event.id.as_str())
+                    .map_err(PublishError::Unavailable)?,
+            };
+        let earlier = own.insert(
+            (identity.source.clone(), event.id.to_string()),
+            identity.content.clone(),
+        );
+        let content = stands
+            .as_ref()
+            .map(|(_, content)| content)
+            .or(earlier.as_ref());
+        if content.is_some_and(|content| *content != identity.content) {
+            return Err(PublishError::IdConflict { index });
+        }
+        if let Some((key, _)) = &stands {
+            last = last.max(Some(store::seq_of(*key)));
+        } else if earlier.is_none() {
+            fresh.push((event, is_ephemeral));
+        }
+    }
+    Ok((fresh, last))
+}
+
+pub(super) fn replayed(log: &TenantLog, answer: &str) -> Result<Published, PublishError> {
+    #[derive(serde::Deserialize)]
+    struct Kept {
+        ids: Vec<String>,
+        seq: Option<Seq>,
+    }
+    let unreadable = |e: &dyn std::fmt::Display| {
+        PublishError::Unavailable(DbError::Fault(format!("a kept answer: {e}")))
+    };
+    let kept: Kept = serde_json::from_str(answer).map_err(|e| unreadable(&e))?;
+    let ids = kept
+        .ids
+        .iter()
+        .map(|id| EventId::new(id))
+        .collect::<Result<_, _>>()
+        .map_err(|e| unreadable(&e))?;
+    Ok(Published {
+        ids,
+        cursor: kept.seq.map(|seq| log.at(seq)),
+        is_replayed: true,
+    })
+}

@@ -1,0 +1,148 @@
+//! What callers hand to the committer, and how each is answered.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::super::{Idempotency, PublishError, Published, TenantLog, WriteError, Written};
+use crate::clock::Timestamp;
+use crate::cursor::Seq;
+use crate::db::{Conn, DbError};
+use crate::event::{Event, EventId, NewEvent};
+use crate::retention::TopicRules;
+use crate::tenant::Tenant;
+
+/// What a caller hands to the committer.
+pub(in crate::log) enum Job {
+    Open(Tenant, oneshot::Sender<Result<Arc<TenantLog>, DbError>>),
+    Publish(PublishJob),
+    Write(WriteJob),
+    Maintain(MaintainJob),
+    Flush(oneshot::Sender<()>),
+}
+
+pub(in crate::log) struct PublishJob {
+    pub(in crate::log) log: Arc<TenantLog>,
+    pub(in crate::log) subject: Arc<str>,
+    /// Each with whether its topic is ephemeral.
+    pub(in crate::log) events: Vec<(Event, bool)>,
+    pub(in crate::log) idempotency: Option<Idempotency>,
+    pub(in crate::log) reply: oneshot::Sender<Result<Published, PublishError>>,
+}
+
+/// Answers a caller once the fate of its transaction is known.
+pub(super) type Answer<T> = Box<dyn FnOnce(Result<T, DbError>) + Send>;
+/// What a closure came to: whether to keep what it wrote, and how to answer.
+pub(super) type Ran<T> = (bool, Answer<T>);
+/// A closure whose types are forgotten.
+pub(super) type Run<T> = Box<dyn FnOnce(&mut Tx<'_>) -> Ran<T> + Send>;
+
+pub(in crate::log) struct WriteJob {
+    pub(super) log: Arc<TenantLog>,
+    pub(super) rules: TopicRules,
+    pub(super) run: Run<Option<Seq>>,
+}
+
+pub(in crate::log) type MaintainJob = Box<dyn FnOnce(&mut Conn) -> Ran<()> + Send>;
+
+/// A transaction while a closure writes in it. Statements run on it as on any [`Conn`].
+#[derive(Debug)]
+pub struct Tx<'a> {
+    pub(super) conn: &'a mut Conn,
+    pub(super) log: &'a TenantLog,
+    pub(super) rules: &'a TopicRules,
+    pub(super) now: Timestamp,
+    pub(super) events: Vec<(Event, bool)>,
+}
+
+impl Tx<'_> {
+    /// Appends an event to the tenant's log. It gets its place when the transaction commits.
+    pub fn append(&mut self, event: NewEvent) -> EventId {
+        let is_ephemeral = self.rules.is_ephemeral(&event.topic);
+        let event = event.seal(self.now);
+        let id = event.id.clone();
+        self.events.push((event, is_ephemeral));
+        id
+    }
+
+    /// The time of this transaction.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Whose transaction it is: the first argument of every store function.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.log.tenant
+    }
+
+    /// The tenant's number, as rows of the core's own tables hold it.
+    #[must_use]
+    pub fn tenant_number(&self) -> i64 {
+        self.log.number
+    }
+}
+
+impl Deref for Tx<'_> {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.conn
+    }
+}
+
+impl DerefMut for Tx<'_> {
+    fn deref_mut(&mut self) -> &mut Conn {
+        self.conn
+    }
+}
+
+impl WriteJob {
+    pub(in crate::log) fn new<T: Send + 'static, E: From<DbError> + Send + 'static>(
+        log: Arc<TenantLog>,
+        rules: TopicRules,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        reply: oneshot::Sender<Result<Written<T>, WriteError<E>>>,
+    ) -> Self {
+        let of = log.clone();
+        let run: Run<Option<Seq>> = Box::new(move |tx| {
+            let result = run(tx);
+            let is_kept = result.is_ok();
+            let answer: Answer<Option<Seq>> = Box::new(move |committed| {
+                // Who has gone away needs no answer.
+                let _ = reply.send(match (result, committed) {
+                    (Err(e), _) => Err(WriteError::Refused(e)),
+                    (Ok(_), Err(e)) => Err(WriteError::Unavailable(e)),
+                    (Ok(value), Ok(seq)) => Ok(Written {
+                        value,
+                        cursor: seq.map(|seq| of.at(seq)),
+                    }),
+                });
+            });
+            (is_kept, answer)
+        });
+        Self { log, rules, run }
+    }
+}
+
+pub(in crate::log) fn maintain<T: Send + 'static>(
+    run: impl FnOnce(&mut Conn) -> Result<T, DbError> + Send + 'static,
+    reply: oneshot::Sender<Result<T, DbError>>,
+) -> MaintainJob {
+    Box::new(move |conn| {
+        let result = run(conn);
+        let is_kept = result.is_ok();
+        let answer: Answer<()> = Box::new(move |committed| {
+            let _ = reply.send(committed.and(result));
+        });
+        (is_kept, answer)
+    })
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job")
+    }
+}
