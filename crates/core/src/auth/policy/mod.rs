@@ -4,10 +4,9 @@ mod reach;
 mod store;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
@@ -60,8 +59,6 @@ pub struct Class {
     /// A digest of roles, scopes and patients, by keys that nobody outside of this process knows.
     rights: [u64; 2],
 }
-
-static DIGEST_KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
 
 /// Why a set of policies cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -231,12 +228,10 @@ impl Policies {
             .reach
             .is_by_subject()
             .then(|| principal.subject.clone());
-        let rights = (&principal.roles, &principal.scopes, &principal.patient_ids);
-        let rights = [0, 1].map(|n: usize| DIGEST_KEYS[n].hash_one(rights));
         Class {
             tenant: principal.tenant.clone(),
             subject,
-            rights,
+            rights: principal.rights(),
         }
     }
 

@@ -18,9 +18,10 @@ use tidings_core::log::{Batch, Idempotency, Published};
 use super::caller;
 use crate::app::App;
 use crate::http::body;
-use crate::http::entry::{Ids, MadeEvent};
+use crate::http::entry::MadeEvent;
 use crate::http::problem::{Kind, Problem};
 use crate::telemetry::metrics::publishes;
+use crate::telemetry::request::RequestIds;
 use crate::transport::long_poll::{self, Gap, with_cursor};
 use crate::transport::request::Query;
 
@@ -48,12 +49,14 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
         .map(|value| value.to_str().map(str::to_owned));
     let key = key.transpose().map_err(|_| wrong_key())?;
     let content = body::read(&parts.headers, content, app.config.limits.body).await?;
-    let trace = parts
-        .extensions
-        .get::<Ids>()
-        .map(|ids| ids.trace.to_string());
-    let events = read(&app, &parts.headers, &content, trace.as_deref())?;
+    let ids = parts.extensions.get::<Arc<RequestIds>>();
+    let trace = ids.map(|ids| ids.trace.to_string());
+    let mut events = read(&app, &parts.headers, &content, trace.as_deref())?;
+    let own = ids.map(|ids| ids.event_id.clone());
     let is_one = events.len() == 1;
+    if let [event] = &mut events[..] {
+        event.given.clone_from(&own);
+    }
     let published = publish_events(&app, &principal, events, key, &content).await?;
     let answer = Answer {
         ids: published
@@ -69,8 +72,10 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
             .headers_mut()
             .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
-    if let (true, Some(id)) = (is_one, published.ids.first()) {
-        response.extensions_mut().insert(MadeEvent(id.to_string()));
+    if let (true, Some(id)) = (is_one, published.ids.first())
+        && own.as_ref() != Some(id)
+    {
+        response.extensions_mut().insert(MadeEvent(id.clone()));
     }
     Ok(response)
 }
