@@ -14,12 +14,14 @@
 mod crash;
 mod drain;
 mod framing;
+mod history;
 mod hostile;
 mod http;
 mod lifecycle;
 mod limits;
 mod resume;
 mod slow;
+mod storage;
 mod support;
 mod tenants;
 mod tokens;
