@@ -208,7 +208,11 @@ impl Server {
 
     /// Sends a request and leaves the answer to be read.
     pub(crate) fn send(&self, request: &Request<'_>) -> TcpStream {
-        let mut socket = TcpStream::connect(&self.address).unwrap();
+        self.send_on(TcpStream::connect(&self.address).unwrap(), request)
+    }
+
+    /// The same on a connection of the caller's.
+    pub(crate) fn send_on(&self, mut socket: TcpStream, request: &Request<'_>) -> TcpStream {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut text = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\n",
