@@ -266,13 +266,9 @@ impl App {
 
     /// Verifies a token, and that it is not revoked.
     pub(crate) async fn verify(&self, token: &str) -> Result<Arc<Principal>, Problem> {
-        let principal = self
-            .verifier
-            .verify(token)
-            .await
-            .map_err(|e| Problem::from(&e))?;
+        let principal = self.verifier.verify(token).await?;
         if self.revocations.refuses(&principal) {
-            return Err(Problem::from(&Refusal::Revoked));
+            return Err(Refusal::Revoked.into());
         }
         Ok(principal)
     }

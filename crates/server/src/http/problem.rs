@@ -275,8 +275,8 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<&DbError> for Problem {
-    fn from(e: &DbError) -> Self {
+impl From<DbError> for Problem {
+    fn from(e: DbError) -> Self {
         match e {
             DbError::Unavailable(_) | DbError::Full(_) => {
                 tracing::warn!(error = %e, "the database did not answer");
@@ -290,8 +290,8 @@ impl From<&DbError> for Problem {
     }
 }
 
-impl From<&PublishError> for Problem {
-    fn from(e: &PublishError) -> Self {
+impl From<PublishError> for Problem {
+    fn from(e: PublishError) -> Self {
         match e {
             PublishError::Full => Self::unavailable(&e.to_string(), Duration::from_secs(1)),
             PublishError::Unavailable(why) => {
@@ -302,15 +302,15 @@ impl From<&PublishError> for Problem {
                 Self::new(Kind::KeyReused, &e.to_string()).at("Idempotency-Key")
             }
             PublishError::IdConflict { index } => Self {
-                index: Some(*index),
+                index: Some(index),
                 ..Self::new(Kind::Conflict, &e.to_string()).at("id")
             },
         }
     }
 }
 
-impl From<&WriteError<DbError>> for Problem {
-    fn from(e: &WriteError<DbError>) -> Self {
+impl From<WriteError<DbError>> for Problem {
+    fn from(e: WriteError<DbError>) -> Self {
         match e {
             WriteError::Full => {
                 Self::unavailable("too many writes wait; try again", Duration::from_secs(1))
@@ -324,8 +324,8 @@ impl From<&WriteError<DbError>> for Problem {
     }
 }
 
-impl From<&Refusal> for Problem {
-    fn from(refusal: &Refusal) -> Self {
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
         metrics::counter!("tidings_auth_failures_total", "reason" => refusal.reason()).increment(1);
         let detail = refusal.to_string();
         match refusal {

@@ -201,6 +201,11 @@ pub(crate) fn publishes(result: &'static str, events: u64, took: Option<Duration
     }
 }
 
+/// Counts ephemeral events that a reader did not get.
+pub(crate) fn dropped(events: u64) {
+    ::metrics::counter!("tidings_dropped_total").increment(events);
+}
+
 /// Where requests of one route, method and status are timed. Keep it where the route is hot.
 pub(crate) fn request_seconds(route: &'static str, method: &'static str, status: u16) -> Handle {
     ::metrics::histogram!("tidings_http_request_seconds", "route" => route, "method" => method, "status" => status.to_string())
