@@ -125,8 +125,16 @@ fn has_cloud_headers(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
 
+/// What an `Idempotency-Key` is.
+pub(crate) const KEY: &str = "1 to 255 printable ASCII characters";
+
+/// Whether a text may be an `Idempotency-Key`.
+pub(crate) fn is_key(text: &str) -> bool {
+    (1..=MAX_KEY_BYTES).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+}
+
 fn wrong_key() -> Problem {
-    Problem::bad_request("Idempotency-Key", "1 to 255 printable ASCII characters")
+    Problem::bad_request("Idempotency-Key", KEY)
 }
 
 /// Publishes events that came as separate texts, as over a WebSocket.
@@ -180,9 +188,7 @@ async fn publish_events(
     let idempotency = match key {
         None => None,
         Some(key) => {
-            let is_plain = !key.is_empty()
-                && key.len() <= MAX_KEY_BYTES
-                && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+            let is_plain = is_key(&key);
             let request = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content);
             let request = request
                 .as_ref()
@@ -241,7 +247,7 @@ pub(crate) async fn history(
     };
     let page = app
         .log
-        .read(&log, after, &scope.patterns, &scope.rights, limit)
+        .history(&log, after, &scope.patterns, &scope.rights, limit)
         .await?;
     // From the very beginning nothing is missing that was asked for.
     let gap = page.end.gap.filter(|_| after > 0).map(|oldest| Gap {
