@@ -377,7 +377,7 @@ impl Lane {
                 Step::CaughtUp => return stream.note(),
                 Step::Behind => return self.ask_page(token),
                 Step::Frames(frames) => {
-                    self.deliveries.increment(frames.to - frames.from);
+                    self.deliveries.increment(frames.count);
                     stream.event = self.clock.now();
                     stream.spoken = stream.event;
                     stream.send(frames.bytes)
