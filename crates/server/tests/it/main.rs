@@ -16,6 +16,7 @@ mod drain;
 mod framing;
 mod hostile;
 mod http;
+mod http2;
 mod lifecycle;
 mod limits;
 mod resume;

@@ -203,26 +203,7 @@ impl Server {
 
     /// Sends a request and leaves the answer to be read.
     pub(crate) fn send(&self, request: &Request<'_>) -> TcpStream {
-        let mut socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut text = format!(
-            "{} {} HTTP/1.1\r\nHost: {}\r\n",
-            request.method, request.path, self.address
-        );
-        if let Some(token) = request.token {
-            text.push_str(&format!("Authorization: Bearer {token}\r\n"));
-        }
-        for (name, value) in &request.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if !request.body.is_empty() || request.method == "POST" {
-            text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
-        }
-        text.push_str("\r\n");
-        // A server that has refused a body may have closed already.
-        let _ = socket.write_all(text.as_bytes());
-        let _ = socket.write_all(&request.body);
-        socket
+        request.send_to(&self.address)
     }
 
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Answer {
@@ -341,6 +322,30 @@ impl<'a> Request<'a> {
             body: Vec::new(),
         }
     }
+
+    /// Sends it to any address, and leaves the answer to be read.
+    pub(crate) fn send_to(&self, address: &str) -> TcpStream {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = format!(
+            "{} {} HTTP/1.1\r\nHost: {address}\r\n",
+            self.method, self.path
+        );
+        if let Some(token) = self.token {
+            text.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        for (name, value) in &self.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !self.body.is_empty() || self.method == "POST" {
+            text.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
+        text.push_str("\r\n");
+        // A server that has refused a body may have closed already.
+        let _ = socket.write_all(text.as_bytes());
+        let _ = socket.write_all(&self.body);
+        socket
+    }
 }
 
 /// A whole response.
@@ -379,7 +384,8 @@ impl Answer {
         }
     }
 
-    fn read(socket: &mut TcpStream) -> Self {
+    /// Reads the whole of it.
+    pub(crate) fn read(socket: &mut TcpStream) -> Self {
         let mut from = BufReader::new(socket);
         let mut answer = Self::head(&mut from);
         let mut body = Vec::new();
@@ -434,6 +440,28 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Reads a frame's lines.
+    pub(crate) fn of(lines: &str) -> Self {
+        let mut frame = Self::default();
+        for line in lines.split('\n').filter(|line| !line.is_empty()) {
+            assert!(!line.contains('\r'));
+            let (name, value) = line.split_once(':').unwrap();
+            let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
+            match name {
+                "" => {
+                    frame.event = ":".into();
+                    frame.data = value;
+                }
+                "event" => frame.event = value,
+                "id" => frame.id = value,
+                "data" => frame.data = value,
+                "retry" => frame.retry = value.parse().ok(),
+                other => panic!("field {other}"),
+            }
+        }
+        frame
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.data).unwrap()
     }
@@ -454,31 +482,18 @@ impl Sse {
 
     /// The next frame or comment; none at the end. A comment is a frame whose event is `:`.
     pub(crate) fn next(&mut self) -> Option<Frame> {
-        let mut frame = Frame::default();
+        let mut lines = String::new();
         loop {
-            let mut line = String::new();
-            if self.from.read_line(&mut line).unwrap() == 0 {
+            let before = lines.len();
+            if self.from.read_line(&mut lines).unwrap() == 0 {
                 return None;
             }
-            let line = line
-                .strip_suffix('\n')
-                .expect("a stream ends only between lines");
-            assert!(!line.contains('\r'));
-            if line.is_empty() {
-                return Some(frame);
-            }
-            let (name, value) = line.split_once(':').unwrap();
-            let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
-            match name {
-                "" => {
-                    frame.event = ":".into();
-                    frame.data = value;
-                }
-                "event" => frame.event = value,
-                "id" => frame.id = value,
-                "data" => frame.data = value,
-                "retry" => frame.retry = value.parse().ok(),
-                other => panic!("field {other}"),
+            assert!(
+                lines.ends_with('\n'),
+                "a stream ends only between lines: {lines:?}"
+            );
+            if lines.len() == before + 1 {
+                return Some(Frame::of(&lines));
             }
         }
     }
