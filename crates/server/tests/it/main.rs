@@ -23,5 +23,6 @@ mod resume;
 mod slow;
 mod support;
 mod tenants;
+mod tls;
 mod tokens;
 mod websocket;
