@@ -114,6 +114,7 @@ impl Answer for Entry {
         let route = response.extensions_mut().remove::<RouteName>();
         let route = route.map_or("none", |route| route.0);
         time_request(route, label(&method), status.as_u16(), elapsed);
+        traces::end_request(&span, label(&method), route, status);
         let _entered = span.enter();
         let client_ip = remote.map(|ip| ip.to_string()).unwrap_or_default();
         let duration_ms = elapsed.as_secs_f64() * 1_000.0;
@@ -233,6 +234,7 @@ fn label(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::HEAD => "HEAD",
         Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
         _ => "other",
     }
 }

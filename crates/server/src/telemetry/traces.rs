@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
@@ -137,7 +138,7 @@ fn hex(digits: &str) -> Option<u128> {
 
 /// Makes the span of a request and says where it stands: in the caller's trace, or in one of its own. Every record inside
 /// the span carries `trace_id`, `span_id`, `correlation_id`, and `event_id` once [`set_event_id`] is called. The name is
-/// the method and the route, never the path: paths hold identities.
+/// the method, until [`end_request`] knows the route.
 pub(crate) fn request_span(
     name: &str,
     traceparent: Option<&str>,
@@ -165,6 +166,29 @@ pub(crate) fn request_span(
 /// Puts the event's id into the records of a request.
 pub(crate) fn set_event_id(span: &Span, event_id: &str) {
     span.record("event_id", event_id);
+}
+
+/// Names an exported span by method and route, never by path: paths hold identities. Says what became of the request,
+/// in the words of OpenTelemetry's conventions for HTTP.
+pub(crate) fn end_request(
+    span: &Span,
+    method: &'static str,
+    route: &'static str,
+    status: StatusCode,
+) {
+    if !IS_ON.load(Ordering::Relaxed) {
+        return;
+    }
+    let context = span.context();
+    let exported = context.span();
+    exported.update_name(format!("{method} {route}"));
+    exported.set_attribute(KeyValue::new("http.request.method", method));
+    exported.set_attribute(KeyValue::new("http.route", route));
+    let code = i64::from(status.as_u16());
+    exported.set_attribute(KeyValue::new("http.response.status_code", code));
+    if status.is_server_error() {
+        exported.set_status(Status::error(""));
+    }
 }
 
 /// The context that the exporter gives a span, where one runs.
