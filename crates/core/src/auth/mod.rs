@@ -22,4 +22,4 @@ pub use policy::{Action, BUILTIN, Class, Policies, PolicyError, PolicyStore, Wat
 pub use principal::{Principal, Refusal, RightsDigest};
 pub use revocation::{Revocation, Revocations};
 pub use seal::{SealError, Sealer};
-pub use ticket::{Redeemed, Ticket, Tickets};
+pub use ticket::{Redeemed, Ticket, TicketError, Tickets};

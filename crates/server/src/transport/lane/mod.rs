@@ -264,7 +264,7 @@ impl Lane {
                 Step::CaughtUp => return stream.note(),
                 Step::Behind => return self.ask_page(token),
                 Step::Frames(frames) => {
-                    self.deliveries.increment(frames.to - frames.from);
+                    self.deliveries.increment(frames.count);
                     stream.send_events(frames.bytes, self.clock.now())
                 }
                 Step::Dropped(count) => {

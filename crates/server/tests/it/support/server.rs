@@ -1,6 +1,6 @@
 //! The real binary, started on a folder of its own.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -160,26 +160,7 @@ impl Server {
 
     /// Sends a request and leaves the answer to be read.
     pub(crate) fn send(&self, request: &Request<'_>) -> TcpStream {
-        let mut socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut text = format!(
-            "{} {} HTTP/1.1\r\nHost: {}\r\n",
-            request.method, request.path, self.address
-        );
-        if let Some(token) = request.token {
-            text.push_str(&format!("Authorization: Bearer {token}\r\n"));
-        }
-        for (name, value) in &request.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if !request.body.is_empty() || request.method == "POST" {
-            text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
-        }
-        text.push_str("\r\n");
-        // A server that has refused a body may have closed already.
-        let _ = socket.write_all(text.as_bytes());
-        let _ = socket.write_all(&request.body);
-        socket
+        request.send_to(&self.address)
     }
 
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Answer {
