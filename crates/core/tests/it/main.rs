@@ -9,6 +9,7 @@
 )]
 
 mod auth;
+mod conformance;
 mod hub;
 mod log;
 mod support;
