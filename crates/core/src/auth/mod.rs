@@ -19,7 +19,7 @@ mod ticket;
 pub use config::{AuthConfig, AuthConfigError, Claims};
 pub use jwt::Verifier;
 pub use policy::{Action, BUILTIN, Class, Policies, PolicyError, PolicyStore, Watching};
-pub use principal::{Principal, Refusal};
+pub use principal::{Principal, Refusal, RightsDigest};
 pub use revocation::{Revocation, Revocations};
 pub use seal::{SealError, Sealer};
 pub use ticket::{Redeemed, Ticket, Tickets};

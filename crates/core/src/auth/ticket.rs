@@ -252,6 +252,7 @@ mod tests {
             expires_at: Timestamp::from_secs(1_000),
             issued_at: Some(Timestamp::from_secs(1)),
             token_id: Some("j".into()),
+            digest: crate::auth::RightsDigest::default(),
         })
     }
 

@@ -22,6 +22,13 @@ pub struct DeadLetter {
 /// The most bytes of content that are kept; the rest is cut.
 pub const MAX_CONTENT_BYTES: usize = 1024 * 1024;
 
+/// What is kept of a content: no more than [`MAX_CONTENT_BYTES`], and no NUL, which PostgreSQL's TEXT has not.
+#[must_use]
+pub fn kept(content: &str) -> String {
+    let end = content.floor_char_boundary(MAX_CONTENT_BYTES);
+    content[..end].replace('\0', "\u{fffd}")
+}
+
 /// Sets something aside. `tenant` is its number ([`super::Tx::tenant_number`]).
 pub fn insert(
     conn: &mut Conn,
@@ -32,12 +39,7 @@ pub fn insert(
     now: Timestamp,
 ) -> Result<String, DbError> {
     let id = EventId::random(now).to_string();
-    let mut end = content.len().min(MAX_CONTENT_BYTES);
-    while !content.is_char_boundary(end) {
-        end -= 1;
-    }
-    // PostgreSQL's TEXT has no NUL.
-    let content = content[..end].replace('\0', "\u{fffd}");
+    let content = kept(content);
     conn.execute(
         "INSERT INTO dead_letters (id, tenant, source, reason, content, stored_at) VALUES ($1, $2, $3, $4, $5, $6)",
         &[id.as_str().into(), tenant.into(), source.into(), reason.into(), content.as_str().into(), now.as_micros().into()],

@@ -10,6 +10,9 @@
 
 mod auth;
 mod conformance;
+mod disk;
 mod hub;
+mod life;
 mod log;
 mod support;
+mod torn;

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
+use tower::util::MapResponseLayer;
 
 use super::api::{
     connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
@@ -140,7 +141,7 @@ fn with(routes: impl Iterator<Item = Route>) -> Router<App> {
             .router
             .fallback(move |request: Request| async move { otherwise(&request, &allow) });
         let name = RouteName(route.path);
-        let named = axum::middleware::map_response(move |mut response: Response| async move {
+        let named = MapResponseLayer::new(move |mut response: Response| {
             response.extensions_mut().insert(name);
             response
         });

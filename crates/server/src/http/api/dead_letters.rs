@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidings_core::db::{Conn, DbError};
 use tidings_core::ingest::native;
 use tidings_core::log::dead_letter::{self, DeadLetter};
+use tidings_core::log::{AppendError, PublishError, WriteError};
 
 use super::admin;
 use super::list::Page;
@@ -107,19 +108,21 @@ pub(crate) async fn retry(
     let letter = found.ok_or_else(unknown)?;
     let events = native::json(letter.content.as_bytes(), &events::limits(&app), None)?;
     events::check_publish(&app, &principal, &events)?;
-    let written = app.log.write::<_, DbError>(&principal.tenant, move |tx| {
+    let written = app.log.write::<_, Refused>(&principal.tenant, move |tx| {
         // Twice at once: only one of them finds it.
         if !dead_letter::remove(tx, number, &id)? {
             return Ok(None);
         }
-        Ok(Some(
-            events
-                .into_iter()
-                .map(|event| tx.append(event).to_string())
-                .collect::<Vec<_>>(),
-        ))
+        let mut ids = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate() {
+            let id = tx
+                .append_once(event)
+                .map_err(|why| Refused { index, why })?;
+            ids.push(id.to_string());
+        }
+        Ok(Some(ids))
     });
-    let written = written.await?;
+    let written = written.await.map_err(problem)?;
     let ids = written.value.ok_or_else(unknown)?;
     let cursor = written.cursor.map(|c| c.to_string());
     Ok((
@@ -127,4 +130,32 @@ pub(crate) async fn retry(
         Json(serde_json::json!({ "ids": ids, "cursor": cursor })),
     )
         .into_response())
+}
+
+/// Why a dead letter stays one.
+struct Refused {
+    /// The event's place in it.
+    index: usize,
+    why: AppendError,
+}
+
+impl From<DbError> for Refused {
+    fn from(e: DbError) -> Self {
+        Self {
+            index: 0,
+            why: e.into(),
+        }
+    }
+}
+
+fn problem(e: WriteError<Refused>) -> Problem {
+    let e = match e {
+        WriteError::Refused(Refused { index, why }) => match why {
+            AppendError::IdConflict => return Problem::from(&PublishError::IdConflict { index }),
+            AppendError::Database(e) => WriteError::Refused(e),
+        },
+        WriteError::Full => WriteError::Full,
+        WriteError::Unavailable(e) => WriteError::Unavailable(e),
+    };
+    Problem::from(&e)
 }

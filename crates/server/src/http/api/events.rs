@@ -18,9 +18,10 @@ use tidings_core::log::{Batch, Idempotency, Published};
 use super::caller;
 use crate::app::App;
 use crate::http::body;
-use crate::http::entry::{Ids, MadeEvent};
+use crate::http::entry::MadeEvent;
 use crate::http::problem::{Kind, Problem};
 use crate::telemetry::metrics::publishes;
+use crate::telemetry::request::RequestIds;
 use crate::transport::admission::whole_scope;
 use crate::transport::long_poll::{self, Gap, with_cursors};
 use crate::transport::request::Query;
@@ -49,12 +50,14 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
         .map(|value| value.to_str().map(str::to_owned));
     let key = key.transpose().map_err(|_| wrong_key())?;
     let content = body::read(&parts.headers, content, app.config.limits.body).await?;
-    let trace = parts
-        .extensions
-        .get::<Ids>()
-        .map(|ids| ids.trace.to_string());
-    let events = read(&app, &parts.headers, &content, trace.as_deref())?;
+    let ids = parts.extensions.get::<Arc<RequestIds>>();
+    let trace = ids.map(|ids| ids.trace.to_string());
+    let mut events = read(&app, &parts.headers, &content, trace.as_deref())?;
+    let own = ids.map(|ids| ids.event_id.clone());
     let is_one = events.len() == 1;
+    if let [event] = &mut events[..] {
+        event.given.clone_from(&own);
+    }
     let published = publish_events(&app, &principal, events, key, &content).await?;
     let answer = Answer {
         ids: published
@@ -70,8 +73,10 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
             .headers_mut()
             .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
-    if let (true, Some(id)) = (is_one, published.ids.first()) {
-        response.extensions_mut().insert(MadeEvent(id.to_string()));
+    if let (true, Some(id)) = (is_one, published.ids.first())
+        && own.as_ref() != Some(id)
+    {
+        response.extensions_mut().insert(MadeEvent(id.clone()));
     }
     Ok(response)
 }
@@ -120,8 +125,16 @@ fn has_cloud_headers(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
 
+/// What an `Idempotency-Key` is.
+pub(crate) const KEY: &str = "1 to 255 printable ASCII characters";
+
+/// Whether a text may be an `Idempotency-Key`.
+pub(crate) fn is_key(text: &str) -> bool {
+    (1..=MAX_KEY_BYTES).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+}
+
 fn wrong_key() -> Problem {
-    Problem::bad_request("Idempotency-Key", "1 to 255 printable ASCII characters")
+    Problem::bad_request("Idempotency-Key", KEY)
 }
 
 /// Publishes events that came as separate texts, as over a WebSocket.
@@ -175,9 +188,7 @@ async fn publish_events(
     let idempotency = match key {
         None => None,
         Some(key) => {
-            let is_plain = !key.is_empty()
-                && key.len() <= MAX_KEY_BYTES
-                && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+            let is_plain = is_key(&key);
             let request = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content);
             let request = request
                 .as_ref()
@@ -236,7 +247,7 @@ pub(crate) async fn history(
     };
     let page = app
         .log
-        .read(&log, after, &scope.patterns, &scope.rights, limit)
+        .history(&log, after, &scope.patterns, &scope.rights, limit)
         .await?;
     // From the very beginning nothing is missing that was asked for.
     let gap = page.end.gap.filter(|_| after > 0).map(|oldest| Gap {
