@@ -151,11 +151,11 @@ impl From<DbError> for Refused {
 fn problem(e: WriteError<Refused>) -> Problem {
     let e = match e {
         WriteError::Refused(Refused { index, why }) => match why {
-            AppendError::IdConflict => return Problem::from(&PublishError::IdConflict { index }),
+            AppendError::IdConflict => return Problem::from(PublishError::IdConflict { index }),
             AppendError::Database(e) => WriteError::Refused(e),
         },
         WriteError::Full => WriteError::Full,
         WriteError::Unavailable(e) => WriteError::Unavailable(e),
     };
-    Problem::from(&e)
+    Problem::from(e)
 }
