@@ -221,9 +221,14 @@ impl Writer {
 
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), Gone> {
         match delivery {
-            Delivery::Frames { bytes, committed } => {
+            Delivery::Frames {
+                bytes,
+                count,
+                committed,
+            } => {
                 self.write(bytes).await?;
-                metrics::counter!("tidings_deliveries_total", "transport" => "sse").increment(1);
+                metrics::counter!("tidings_deliveries_total", "transport" => "sse")
+                    .increment(count);
                 if let Some(committed) = committed {
                     metrics::histogram!("tidings_delivery_seconds").record(committed.elapsed());
                 }

@@ -193,12 +193,14 @@ impl Socket {
                 dropped(count);
                 self.control(&Control::Dropped { count }).await
             }
-            Delivery::Frames { bytes, committed } => {
-                let mut count = 0;
+            Delivery::Frames {
+                bytes,
+                count,
+                committed,
+            } => {
                 for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
                     // Encoded by us from text: it is UTF-8.
                     let text = String::from_utf8_lossy(line).into_owned();
-                    count += 1;
                     self.send(Message::text(text)).await?;
                 }
                 metrics::counter!("tidings_deliveries_total", "transport" => "websocket")
