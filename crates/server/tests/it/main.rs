@@ -11,6 +11,7 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod conformance;
 mod crash;
 mod drain;
 mod framing;
