@@ -65,7 +65,11 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
         Kind::Address => ["127.0.0.1:1001", "127.0.0.1:1002", "[::1]:1003"],
         Kind::Path => ["one", "two", "/three"],
         Kind::Text | Kind::Tenant | Kind::CookieName | Kind::Claims => ["one", "two", "three"],
-        Kind::Secret => ["the-first-secret", "the-second-secret", "the-third-secret"],
+        Kind::Secret(_) => [
+            "the-first-secret-of-more-than-32-bytes",
+            "the-second-secret-of-more-than-32-bytes",
+            "the-third-secret-of-more-than-32-bytes",
+        ],
         Kind::Url(schemes) => match schemes[0] {
             "postgres://" => ["postgres://a/x", "postgres://b/x", "postgresql://c/x"],
             "nats://" => ["nats://a", "nats://b", "tls://c"],
@@ -110,7 +114,7 @@ fn toml_of(setting: &Setting, text: &str) -> String {
 /// What the setting's shown value must be, given the text that set it.
 fn shown(setting: &Setting, text: &str) -> Json {
     match setting.kind {
-        Kind::Secret => "********".into(),
+        Kind::Secret(_) => "********".into(),
         _ => setting
             .kind
             .read(&super::input::Input::Raw(text.to_owned()))
@@ -208,7 +212,8 @@ fn wrong(kind: Kind) -> Vec<&'static str> {
             "\"127.0.0.1:99999\"",
         ],
         Kind::Path | Kind::Text => vec!["5", "\"\"", "true", "[]"],
-        Kind::Secret => vec!["5", "\"\"", "[\"swordfish\"]"],
+        Kind::Secret(0) => vec!["5", "\"\"", "[\"swordfish\"]"],
+        Kind::Secret(_) => vec!["5", "\"\"", "\"swordfish\""],
         Kind::Tenant => vec!["5", "\"a\\u0007b\""],
         Kind::CookieName => vec!["5", "\"a b\"", "\"a=b\""],
         Kind::Url(_) => vec!["5", "\"ftp://a\"", "\"a\"", "\"http:///x\""],
@@ -547,8 +552,9 @@ fn what_has_no_effect_is_warned_about_and_what_others_put_there_is_not() {
         ("PATH", "/bin"),
     ];
     assert_eq!(warnings(&quiet), Vec::<String>::new());
-    let short = from_environment(&[("SECRET_KEY", "short")]).unwrap();
-    assert!(short.warnings[0].contains("shorter than 32 bytes"));
+    let short = from_environment(&[("SECRET_KEY", "swordfish")]).unwrap_err();
+    let short = short.to_string();
+    assert!(short.contains("at least 32 bytes") && !short.contains("swordfish"));
     assert!(from_environment(&[]).unwrap().warnings[0].contains("no token can be accepted"));
 }
 
