@@ -216,6 +216,8 @@ pub struct NewEvent {
     pub kind: EventType,
     /// The publisher's id, which makes a repeat harmless; else the server gives one.
     pub id: Option<EventId>,
+    /// The id to give where the publisher gave none; else a new one.
+    pub given: Option<EventId>,
     /// When it happened; else now.
     pub time: Option<Timestamp>,
     /// Whom or what it is about.
@@ -238,6 +240,7 @@ impl NewEvent {
             topic,
             kind,
             id: None,
+            given: None,
             time: None,
             subject: None,
             source: None,
@@ -254,7 +257,8 @@ impl NewEvent {
             source: self.source.clone().unwrap_or_default(),
             content: self.content_hash(),
         });
-        let id = self.id.unwrap_or_else(|| EventId::random(now));
+        let id = self.id.or(self.given);
+        let id = id.unwrap_or_else(|| EventId::random(now));
         let time = self.time.unwrap_or(now);
         let mut json = String::with_capacity(self.data.as_str().len() + 192);
         json.push_str("{\"id\":");

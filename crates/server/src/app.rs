@@ -272,13 +272,9 @@ impl App {
 
     /// Verifies a token, and that it is not revoked.
     pub(crate) async fn verify(&self, token: &str) -> Result<Arc<Principal>, Problem> {
-        let principal = self
-            .verifier
-            .verify(token)
-            .await
-            .map_err(|e| Problem::from(&e))?;
+        let principal = self.verifier.verify(token).await?;
         if self.revocations.refuses(&principal) {
-            return Err(Problem::from(&Refusal::Revoked));
+            return Err(Refusal::Revoked.into());
         }
         Ok(principal)
     }
@@ -324,6 +320,9 @@ impl App {
         ));
         if let Some(listener) = metrics {
             // Plain, and until the very end: it is for machines of the house.
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics are on a listener of their own");
+            }
             let serving = Serving {
                 certificates: None,
                 ..serving

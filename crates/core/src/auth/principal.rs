@@ -1,7 +1,8 @@
 //! Who is calling, and why somebody is turned away.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +28,37 @@ pub struct Principal {
     pub issued_at: Option<Timestamp>,
     /// Its `jti`.
     pub token_id: Option<String>,
+    /// A digest of roles, scopes and patients, once it has been asked for.
+    pub digest: RightsDigest,
 }
 
+static DIGEST_KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+
+/// A digest of what a principal has, so that nobody needs to hash all of it at each question.
+///
+/// It follows from the other members, so all of them count as equal.
+#[derive(Debug, Clone, Default)]
+pub struct RightsDigest(OnceLock<[u64; 2]>);
+
+impl PartialEq for RightsDigest {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for RightsDigest {}
+
 impl Principal {
+    /// A digest of roles, scopes and patients, by keys that nobody outside of this process knows.
+    #[must_use]
+    pub fn rights(&self) -> [u64; 2] {
+        let rights = (&self.roles, &self.scopes, &self.patient_ids);
+        *self
+            .digest
+            .0
+            .get_or_init(|| [0, 1].map(|n: usize| DIGEST_KEYS[n].hash_one(rights)))
+    }
+
     /// Whether they have a role.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
@@ -82,6 +111,7 @@ impl Stored {
             expires_at: Timestamp::from_micros(self.expires_at),
             issued_at: self.issued_at.map(Timestamp::from_micros),
             token_id: self.token_id,
+            digest: RightsDigest::default(),
         })
     }
 }

@@ -239,6 +239,7 @@ mod tests {
             expires_at: Timestamp::from_secs(1_000),
             issued_at: issued.map(Timestamp::from_secs),
             token_id: Some(token.into()),
+            digest: crate::auth::RightsDigest::default(),
         }
     }
 

@@ -79,6 +79,7 @@ impl Attributes {
         Ok(NewEvent {
             topic,
             kind,
+            given: None,
             id: self.id,
             time: self.time,
             subject: self.subject,

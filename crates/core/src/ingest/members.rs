@@ -8,6 +8,10 @@ use serde_json::value::RawValue;
 
 use super::{Class, Invalid};
 
+/// A member's name, borrowed where it has no escape.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// An object whose values have not been read yet.
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -23,7 +27,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::with_capacity(8);
-                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                while let Some(Name(name)) = map.next_key()? {
                     members.push((name, map.next_value()?));
                 }
                 Ok(Members(members))
@@ -61,15 +65,12 @@ impl<'a> Reading<'a> {
             members,
             errors: Vec::new(),
         };
-        let names: Vec<String> = reading
-            .members
-            .0
-            .iter()
-            .map(|(name, _)| name.to_string())
-            .collect();
-        for (at, name) in names.iter().enumerate() {
-            if names[..at].contains(name) {
-                reading.fault(name, "stands twice");
+        let members = &reading.members.0;
+        for (at, (name, _)) in members.iter().enumerate() {
+            if members[..at].iter().any(|(earlier, _)| earlier == name) {
+                reading
+                    .errors
+                    .push((name.to_string(), "stands twice".into()));
             }
         }
         Ok(reading)
@@ -86,10 +87,10 @@ impl<'a> Reading<'a> {
     }
 
     /// Takes a text member; null counts as absent.
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(super) fn text(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let raw = self.raw(name)?;
-        match serde_json::from_str::<Option<String>>(raw.get()) {
-            Ok(text) => text,
+        match serde_json::from_str::<Option<Name<'a>>>(raw.get()) {
+            Ok(text) => text.map(|Name(text)| text),
             Err(e) => {
                 let is_text = raw.get().starts_with('"');
                 self.fault(

@@ -77,6 +77,7 @@ pub fn event(item: &RawValue, limits: &Limits, trace: Option<&str>) -> Result<Ne
         topic,
         kind,
         id,
+        given: None,
         time,
         subject,
         source,

@@ -54,5 +54,15 @@ fn write(file: &Path, marks: &[&str]) -> Result<(), DbError> {
         writeln!(out, "{mark}").map_err(failed)?;
     }
     out.sync_all().map_err(failed)?;
-    fs::rename(&beside, file).map_err(failed)
+    fs::rename(&beside, file).map_err(failed)?;
+    sync_folder_of(file).map_err(failed)
+}
+
+/// A name is on the disk once its folder is: a database with the new mark beside a file with the old one would look
+/// restored.
+fn sync_folder_of(file: &Path) -> std::io::Result<()> {
+    match file.parent() {
+        Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }

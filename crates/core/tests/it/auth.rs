@@ -32,6 +32,7 @@ fn principal(tenant: &Tenant, subject: &str) -> Principal {
         expires_at: Timestamp::from_secs(1_790_003_600),
         issued_at: Some(Timestamp::from_secs(1_790_000_000)),
         token_id: None,
+        digest: tidings_core::auth::RightsDigest::default(),
     }
 }
 

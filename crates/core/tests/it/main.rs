@@ -9,6 +9,9 @@
 )]
 
 mod auth;
+mod disk;
 mod hub;
+mod life;
 mod log;
 mod support;
+mod torn;

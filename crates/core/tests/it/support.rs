@@ -1,11 +1,12 @@
 //! A log on a fresh database of each kind.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tidings_core::clock::{Clock, Timestamp};
-use tidings_core::db::{Db, Target};
+use tidings_core::db::{Db, DbError, Target};
 use tidings_core::event::{EventType, Json, NewEvent};
 use tidings_core::hub::{Hub, Rights};
 use tidings_core::log::{Batch, Log, LogConfig, Page, Published};
@@ -46,6 +47,7 @@ pub(crate) struct Bed {
     folder: TempDir,
 }
 
+#[derive(Clone)]
 pub(crate) struct Core {
     pub(crate) log: Log,
     pub(crate) hub: Hub,
@@ -53,13 +55,8 @@ pub(crate) struct Core {
 
 impl Bed {
     pub(crate) fn sqlite() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let target = Target::Sqlite(folder.path().join("tidings.db"));
-        Self {
-            target,
-            clock: Clock::manual(Timestamp::from_secs(1_790_000_000)),
-            folder,
-        }
+        let clock = Clock::manual(Timestamp::from_secs(1_790_000_000));
+        Self::on(tempfile::tempdir().unwrap(), clock)
     }
 
     pub(crate) fn postgres() -> Option<Self> {
@@ -81,9 +78,12 @@ impl Bed {
         );
         let base = std::thread::spawn(move || {
             let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
-            client
-                .batch_execute(&format!("CREATE DATABASE {name}"))
-                .unwrap();
+            // A server that outlives the run may have one of an earlier process of this number.
+            for statement in ["DROP DATABASE IF EXISTS", "CREATE DATABASE"] {
+                client
+                    .batch_execute(&format!("{statement} {name}"))
+                    .unwrap();
+            }
             let (base, query) = url
                 .split_once('?')
                 .map_or((url.as_str(), String::new()), |(b, q)| (b, format!("?{q}")));
@@ -97,19 +97,37 @@ impl Bed {
         })
     }
 
+    /// SQLite in a folder that may hold a database already.
+    pub(crate) fn on(folder: TempDir, clock: Clock) -> Self {
+        let target = Target::Sqlite(folder.path().join("tidings.db"));
+        Self {
+            target,
+            clock,
+            folder,
+        }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) async fn open(&self, rules: TopicRules) -> Core {
+        self.try_open(rules).await.unwrap()
+    }
+
+    pub(crate) async fn try_open(&self, rules: TopicRules) -> Result<Core, DbError> {
         let (target, clock) = (self.target.clone(), self.clock.clone());
         let boot_file = Some(self.folder.path().join("boot"));
         tokio::task::spawn_blocking(move || {
-            let db = Db::open(target).unwrap();
+            let db = Db::open(target)?;
             let hub = Hub::new(db.clone(), 1);
             let config = LogConfig {
                 rules,
                 idempotency_ttl: Duration::from_secs(86_400),
                 boot_file,
             };
-            let log = Log::open(db, hub.clone(), clock, config).unwrap();
-            Core { log, hub }
+            let log = Log::open(db, hub.clone(), clock, config)?;
+            Ok(Core { log, hub })
         })
         .await
         .unwrap()

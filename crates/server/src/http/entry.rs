@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -11,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use tidings_core::event::EventId;
 use tower::ServiceExt;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -20,7 +24,8 @@ use super::cors;
 use super::problem::{Kind, Problem};
 use crate::app::App;
 use crate::telemetry::metrics::request_seconds;
-use crate::telemetry::traces::{self, TraceContext};
+use crate::telemetry::request::RequestIds;
+use crate::telemetry::traces;
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
@@ -29,23 +34,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+/// Headers that every answer gets here and in [`cors`], with those that hyper adds.
+const ADDED_HEADERS: usize = 8;
 /// The longest correlation id that is taken over, in bytes.
 const MAX_ID_BYTES: usize = 128;
 
-/// The ids of a request, for handlers.
+/// Among a response's extensions: the id of the one event that the request made, where that is not the request's own.
 #[derive(Debug, Clone)]
-pub(crate) struct Ids {
-    /// Ties together all that one action of a user causes.
-    pub(crate) correlation_id: String,
-    /// The request's own id, until an event takes its place.
-    pub(crate) event_id: String,
-    /// The trace that it belongs to.
-    pub(crate) trace: TraceContext,
-}
-
-/// Among a response's extensions: the id of the one event that the request made.
-#[derive(Debug, Clone)]
-pub(crate) struct MadeEvent(pub String);
+pub(crate) struct MadeEvent(pub EventId);
 
 /// Among a response's extensions: the route, for the metric.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +88,7 @@ impl Entry {
 impl Answer for Entry {
     async fn answer(&self, mut request: Request<Body>) -> Response {
         let started = Instant::now();
-        let (span, mut ids) = Ids::of(request.method(), request.headers(), &self.app);
+        let (span, ids) = identify(request.method(), request.headers(), &self.app);
         request.extensions_mut().insert(ids.clone());
         without_trailing_slash(request.uri_mut());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -106,23 +102,40 @@ impl Answer for Entry {
         let mut response = if is_preflight {
             cors::preflight()
         } else {
-            self.inside(request).instrument(span.clone()).await
+            let inside = ids.clone().around(self.inside(request));
+            match &span {
+                Some(span) => inside.instrument(span.clone()).await,
+                None => inside.await,
+            }
         };
-        ids.finish(&span, &mut response);
+        let ids = finish(ids, &mut response);
         cors::permit(&mut response, origin.as_ref(), is_preflight);
         let (status, elapsed) = (response.status(), started.elapsed());
         let route = response.extensions_mut().remove::<RouteName>();
         let route = route.map_or("none", |route| route.0);
         time_request(route, label(&method), status.as_u16(), elapsed);
-        let _entered = span.enter();
-        let client_ip = remote.map(|ip| ip.to_string()).unwrap_or_default();
-        let duration_ms = elapsed.as_secs_f64() * 1_000.0;
-        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!(%method, path, status_code = status.as_u16(), duration_ms, client_ip, "request");
-        } else {
-            tracing::info!(%method, path, status_code = status.as_u16(), duration_ms, client_ip, "request");
+        if let Some(span) = &span {
+            traces::end_request(span, label(&method), route, status);
         }
+        let client_ip = ClientIp(remote);
+        let duration_ms = elapsed.as_secs_f64() * 1_000.0;
+        ids.within(|| {
+            if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+                tracing::error!(%method, path, status_code = status.as_u16(), duration_ms, %client_ip, "request");
+            } else {
+                tracing::info!(%method, path, status_code = status.as_u16(), duration_ms, %client_ip, "request");
+            }
+        });
         response
+    }
+}
+
+/// An address as records show it; empty where it is not known.
+struct ClientIp(Option<IpAddr>);
+
+impl fmt::Display for ClientIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |ip| ip.fmt(f))
     }
 }
 
@@ -140,62 +153,53 @@ fn time_request(route: &'static str, method: &'static str, status: u16, took: Du
     });
 }
 
-impl Ids {
-    fn of(method: &Method, headers: &HeaderMap, app: &App) -> (Span, Self) {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|v: &HeaderValue| v.to_str().ok())
-        };
-        let given = [CORRELATION_ID, TRACE_ID, REQUEST_ID]
-            .iter()
-            .find_map(|name| clean(headers.get(name)?));
-        let correlation_id = given.unwrap_or_else(|| Uuid::new_v4().to_string());
-        let event_id = tidings_core::event::EventId::random(app.clock.now()).to_string();
-        let (span, trace) = traces::request_span(
-            label(method),
-            text(TRACEPARENT),
-            text(TRACESTATE),
-            &correlation_id,
-        );
-        traces::set_event_id(&span, &event_id);
-        (
-            span,
-            Self {
-                correlation_id,
-                event_id,
-                trace,
-            },
-        )
-    }
+/// The ids of a request, and the span to run it in where traces are exported.
+fn identify(method: &Method, headers: &HeaderMap, app: &App) -> (Option<Span>, Arc<RequestIds>) {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|v: &HeaderValue| v.to_str().ok())
+    };
+    let given = [CORRELATION_ID, TRACE_ID, REQUEST_ID]
+        .iter()
+        .find_map(|name| clean(headers.get(name)?));
+    let (span, trace) = traces::request(label(method), text(TRACEPARENT), text(TRACESTATE));
+    let ids = RequestIds {
+        correlation_id: given.unwrap_or_else(|| Uuid::new_v4().to_string()),
+        event_id: EventId::random(app.clock.now()),
+        trace,
+    };
+    (span, Arc::new(ids))
+}
 
-    fn finish(&mut self, span: &Span, response: &mut Response) {
-        if let Some(made) = response.extensions_mut().remove::<MadeEvent>() {
-            self.event_id = made.0;
-            traces::set_event_id(span, &self.event_id);
+/// Puts the ids into the answer.
+fn finish(mut ids: Arc<RequestIds>, response: &mut Response) -> Arc<RequestIds> {
+    if let Some(made) = response.extensions_mut().remove::<MadeEvent>() {
+        Arc::make_mut(&mut ids).event_id = made.0;
+    }
+    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        // A problem of ours is written again, now that its correlation id is known. Headers that were added stay.
+        problem.correlation_id = Some(ids.correlation_id.clone());
+        let (parts, body) = problem.into_response().into_parts();
+        *response.body_mut() = body;
+        for (name, value) in &parts.headers {
+            response.headers_mut().insert(name, value.clone());
         }
-        if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-            // A problem of ours is written again, now that its correlation id is known. Headers that were added stay.
-            problem.correlation_id = Some(self.correlation_id.clone());
-            let (parts, body) = problem.into_response().into_parts();
-            *response.body_mut() = body;
-            for (name, value) in &parts.headers {
-                response.headers_mut().insert(name, value.clone());
-            }
-            response.headers_mut().remove(http::header::CONTENT_LENGTH);
-        }
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        for (name, value) in [
-            (CORRELATION_ID, &self.correlation_id),
-            (TRACE_ID, &self.trace.trace_id()),
-            (EVENT_ID, &self.event_id),
-        ] {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(name, value);
-            }
+        response.headers_mut().remove(http::header::CONTENT_LENGTH);
+    }
+    let headers = response.headers_mut();
+    headers.reserve(ADDED_HEADERS);
+    headers.insert(CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in [
+        (CORRELATION_ID, ids.correlation_id.as_str().try_into()),
+        (TRACE_ID, ids.trace.trace_id().try_into()),
+        (EVENT_ID, ids.event_id.as_str().try_into()),
+    ] {
+        if let Ok(value) = value {
+            headers.insert(name, value);
         }
     }
+    ids
 }
 
 /// An id of the caller's, where it is short and plain: it goes into logs.
@@ -233,6 +237,7 @@ fn label(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::HEAD => "HEAD",
         Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
         _ => "other",
     }
 }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
+use tower::util::MapResponseLayer;
 
 use super::api::{
     connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
@@ -62,6 +63,13 @@ impl Route {
         self.on(Method::POST, handler)
     }
 
+    /// RFC 8441: what GET is to a WebSocket over HTTP/1.1, an extended CONNECT is over HTTP/2. It is the same request, so
+    /// that it stands in no list of methods.
+    fn connect<H: Handler<T, App>, T: 'static>(mut self, handler: H) -> Self {
+        self.router = self.router.merge(on(MethodFilter::CONNECT, handler));
+        self
+    }
+
     fn delete<H: Handler<T, App>, T: 'static>(self, handler: H) -> Self {
         self.on(Method::DELETE, handler)
     }
@@ -75,7 +83,9 @@ pub(crate) fn routes() -> Vec<Route> {
             .post(events::publish)
             .get(events::history),
         at("/api/v1/stream").get(streams::sse),
-        at("/api/v1/ws").get(streams::websocket),
+        at("/api/v1/ws")
+            .get(streams::websocket)
+            .connect(streams::websocket),
         at("/api/v1/poll").get(streams::poll),
         at("/api/v1/stream/tickets").post(tickets::issue),
         at("/api/v1/connections").get(connections::list),
@@ -140,7 +150,7 @@ fn with(routes: impl Iterator<Item = Route>) -> Router<App> {
             .router
             .fallback(move |request: Request| async move { otherwise(&request, &allow) });
         let name = RouteName(route.path);
-        let named = axum::middleware::map_response(move |mut response: Response| async move {
+        let named = MapResponseLayer::new(move |mut response: Response| {
             response.extensions_mut().insert(name);
             response
         });

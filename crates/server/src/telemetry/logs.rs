@@ -1,4 +1,4 @@
-//! Records: one line each, with the fields of the spans around them, the nearest span winning.
+//! Records: one line each, with the fields of the spans around them, the nearest span winning, and the ids of their request.
 
 use std::fmt::{self, Write as _};
 
@@ -12,6 +12,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::SERVICE;
+use super::request::RequestIds;
 use super::writer::Queue;
 
 /// Fields that stand in every record, `null` where they are not known.
@@ -80,6 +81,10 @@ impl Fields {
         }
     }
 
+    fn lacks(&self, name: &str) -> bool {
+        self.0.iter().all(|(n, _)| *n != name)
+    }
+
     fn take(&mut self, name: &str) -> Option<Json> {
         let at = self.0.iter().position(|(n, _)| *n == name)?;
         Some(self.0.remove(at).1)
@@ -133,13 +138,20 @@ where
             if let Some(of_span) = span.extensions().get::<Fields>() {
                 // The nearest span comes first and wins.
                 for (name, value) in &of_span.0 {
-                    if fields.0.iter().all(|(n, _)| n != name) {
+                    if fields.lacks(name) {
                         fields.0.push((name, value.clone()));
                     }
                 }
             }
         }
         event.record(&mut fields);
+        if let Some(ids) = RequestIds::current() {
+            for name in ALWAYS {
+                if let (true, Some(id)) = (fields.lacks(name), ids.field(name)) {
+                    fields.0.push((name, id.into()));
+                }
+            }
+        }
         let message = match fields.take("message") {
             Some(Json::String(text)) => text,
             Some(other) => other.to_string(),

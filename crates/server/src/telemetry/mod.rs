@@ -2,12 +2,14 @@
 //!
 //! - `logs`: JSON lines, or text for people, with the fields of the spans around them
 //! - `writer`: standard error from a thread of its own, bounded; what does not fit is counted
+//! - `request`: the ids of the request that a record belongs to
 //! - `traces`: W3C trace context, with or without an OTLP collector
 //! - `metrics`, `histogram`: what `/metrics` shows
 
 pub(crate) mod histogram;
 mod logs;
 pub(crate) mod metrics;
+pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 pub(crate) mod traces;
@@ -58,12 +60,9 @@ pub(crate) fn is_filter(text: &str) -> bool {
     parts.all(|part| is_level(part) || part.contains('=')) && text.parse::<EnvFilter>().is_ok()
 }
 
-/// The filter of a setting. The spans of requests are always on: their ids belong to every record, however few are logged.
+/// The filter of a setting.
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    let filter: EnvFilter = level.parse().map_err(|e| format!("{e}"))?;
-    let spans = format!("{}=info", traces::TARGET);
-    let spans = spans.parse().map_err(|e| format!("{e}"))?;
-    Ok(filter.add_directive(spans))
+    level.parse().map_err(|e| format!("{e}"))
 }
 
 /// Gives every span of ours to the exporter. Absent, not idle, where nothing is exported: it costs on every span.

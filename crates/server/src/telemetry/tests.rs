@@ -1,7 +1,9 @@
 //! Records, traces and metrics, as they leave the server.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use opentelemetry::trace::TracerProvider as _;
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value as Json;
 use tidings_core::clock::{Clock, Timestamp};
+use tidings_core::event::EventId;
 use tracing::subscriber::with_default;
 use tracing::{error, info, info_span, warn};
 use tracing_subscriber::Layer as _;
@@ -17,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry;
 
 use super::logs::{Format, Records};
+use super::request::RequestIds;
 use super::traces::{self, TraceContext};
 use super::writer::Writer;
 use super::{is_filter, metrics};
@@ -69,6 +73,14 @@ fn logged(format: Format, say: impl FnOnce()) -> String {
     out.text()
 }
 
+fn ids(correlation_id: &str, event_id: &str, trace: TraceContext) -> Arc<RequestIds> {
+    Arc::new(RequestIds {
+        correlation_id: correlation_id.into(),
+        event_id: EventId::new(event_id).unwrap(),
+        trace,
+    })
+}
+
 fn lines(text: &str) -> Vec<Json> {
     let lines = text.lines();
     lines.map(|l| serde_json::from_str(l).unwrap()).collect()
@@ -78,11 +90,11 @@ fn lines(text: &str) -> Vec<Json> {
 fn a_record_of_a_request_has_every_named_field() {
     let text = logged(Format::Json, || {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let (span, here) = traces::request_span("GET /x", Some(parent), None, "c-1");
-        traces::set_event_id(&span, "e-1");
+        let (span, here) = traces::request("GET", Some(parent), None);
+        assert!(span.is_none(), "nobody would read it");
         assert_eq!(here.trace_id(), "0af7651916cd43dd8448eb211c80319c");
         assert_ne!(here.span_id(), "b7ad6b7169203331");
-        span.in_scope(|| {
+        ids("c-1", "e-1", here).within(|| {
             info!(target: "tidings::http", duration_ms = 1.5, status_code = 200, method = "GET", path = "/x", "request");
         });
     });
@@ -105,8 +117,7 @@ fn a_record_names_its_request_however_few_are_logged() {
     let records = Records::new(Format::Json, writer.queue(), Clock::System);
     let quiet = records.with_filter(super::filter("warn").unwrap());
     with_default(registry().with(quiet), || {
-        let (span, _) = traces::request_span("GET /x", None, None, "c-1");
-        span.in_scope(|| {
+        ids("c-1", "e-1", TraceContext::generate()).within(|| {
             info!("not logged");
             warn!("logged");
         });
@@ -350,10 +361,9 @@ fn spans_reach_the_collector_in_the_callers_trace_and_records_name_them() {
         .with(Records::new(Format::Json, writer.queue(), Clock::System));
     let here = with_default(subscriber, || {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let (span, here) =
-            traces::request_span("GET /api/v1/x", Some(parent), Some("vendor=1"), "c");
-        span.in_scope(|| {
-            info!("inside");
+        let (span, here) = traces::request("GET /api/v1/x", Some(parent), Some("vendor=1"));
+        span.unwrap().in_scope(|| {
+            ids("c", "e", here).within(|| info!("inside"));
             info_span!(target: "hyper::proto", "of a library").in_scope(|| {});
         });
         here
@@ -388,9 +398,9 @@ fn a_caller_that_does_not_sample_is_not_exported() {
     let subscriber = registry().with(super::traces_layer(&provider));
     with_default(subscriber, || {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
-        let (_, here) = traces::request_span("GET /not-sampled", Some(parent), None, "c");
+        let (_, here) = traces::request("GET /not-sampled", Some(parent), None);
         assert!(here.to_string().ends_with("-00"));
-        let (_, here) = traces::request_span("GET /sampled", None, None, "c");
+        let (_, here) = traces::request("GET /sampled", None, None);
         assert!(here.to_string().ends_with("-01"));
     });
     provider
@@ -408,7 +418,7 @@ fn a_collector_that_is_gone_costs_neither_an_answer_nor_the_end() {
     let subscriber = registry().with(super::traces_layer(&provider));
     with_default(subscriber, || {
         for _ in 0..10_000 {
-            drop(traces::request_span("GET /x", None, None, "c"));
+            drop(traces::request("GET /x", None, None));
         }
     });
     let began = std::time::Instant::now();
@@ -457,6 +467,42 @@ fn metrics_are_shown_in_the_text_form_with_their_meaning() {
     }
 }
 
+/// Every metric that some line of the product counts has its meaning, and every meaning its metric.
+#[test]
+fn the_table_has_every_metric_of_the_source_and_no_other() {
+    fn walk(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs")
+                && !path.ends_with("telemetry/tests.rs")
+            {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for name in ["counter!(", "gauge!(", "histogram!("] {
+                    for (at, _) in text.match_indices(name) {
+                        let rest = text[at + name.len()..].trim_start();
+                        let name = rest.strip_prefix('"').and_then(|r| r.split('"').next());
+                        found.extend(name.map(str::to_owned));
+                    }
+                }
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for entry in std::fs::read_dir(crates).unwrap() {
+        walk(&entry.unwrap().path().join("src"), &mut found);
+    }
+    let table: BTreeSet<_> = metrics::METRICS
+        .iter()
+        .map(|(name, ..)| (*name).to_owned())
+        .collect();
+    // Its workers come with the modules.
+    found.insert("tidings_worker_lag_events".to_owned());
+    assert_eq!(found, table);
+}
+
 #[test]
 fn telemetry_starts_once_with_a_collector_and_counts() {
     let (address, requests) = collector();
@@ -472,7 +518,7 @@ fn telemetry_starts_once_with_a_collector_and_counts() {
     let config = crate::config::load(&sources).unwrap().config;
     let telemetry = super::Telemetry::start(&config, Clock::System).unwrap();
     assert!(super::Telemetry::start(&config, Clock::System).is_err());
-    drop(traces::request_span("GET /whole", None, None, "c"));
+    drop(traces::request("GET /whole", None, None));
     metrics::publishes("accepted", 1, Some(Duration::from_millis(1)));
     let text = metrics::render();
     assert!(

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
@@ -23,7 +24,7 @@ const TRACES_PATH: &str = "/v1/traces";
 const MAX_STATE_BYTES: usize = 512;
 
 /// The target of requests' spans.
-pub(super) const TARGET: &str = "tidings::request";
+const TARGET: &str = "tidings::request";
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
@@ -135,45 +136,56 @@ fn hex(digits: &str) -> Option<u128> {
     u128::from_str_radix(digits, 16).ok()
 }
 
-/// Makes the span of a request and says where it stands: in the caller's trace, or in one of its own. Every record inside
-/// the span carries `trace_id`, `span_id`, `correlation_id`, and `event_id` once [`set_event_id`] is called. The name is
-/// the method and the route, never the path: paths hold identities.
-pub(crate) fn request_span(
-    name: &str,
+/// Says where a request stands: in the caller's trace, or in one of its own. Where traces are exported there is a span to
+/// run it in; its name is the method, until [`end_request`] knows the route.
+pub(crate) fn request(
+    name: &'static str,
     traceparent: Option<&str>,
     tracestate: Option<&str>,
-    correlation_id: &str,
-) -> (Span, TraceContext) {
+) -> (Option<Span>, TraceContext) {
     let caller = traceparent.and_then(TraceContext::parse);
-    let span = tracing::info_span!(
-        target: TARGET,
-        "request",
-        otel.name = name,
-        otel.kind = "server",
-        correlation_id,
-        event_id = tracing::field::Empty,
-        trace_id = tracing::field::Empty,
-        span_id = tracing::field::Empty,
-    );
-    let here = exported_context(&span, caller, tracestate)
-        .unwrap_or_else(|| caller.map_or_else(TraceContext::generate, TraceContext::child));
-    span.record("trace_id", here.trace_id());
-    span.record("span_id", here.span_id());
-    (span, here)
+    let exported = exported(name, caller, tracestate);
+    exported.map_or_else(
+        || {
+            let here = caller.map_or_else(TraceContext::generate, TraceContext::child);
+            (None, here)
+        },
+        |(span, here)| (Some(span), here),
+    )
 }
 
-/// Puts the event's id into the records of a request.
-pub(crate) fn set_event_id(span: &Span, event_id: &str) {
-    span.record("event_id", event_id);
-}
-
-/// The context that the exporter gives a span, where one runs.
-fn exported_context(
+/// Names an exported span by method and route, never by path: paths hold identities. Says what became of the request,
+/// in the words of OpenTelemetry's conventions for HTTP.
+pub(crate) fn end_request(
     span: &Span,
+    method: &'static str,
+    route: &'static str,
+    status: StatusCode,
+) {
+    let context = span.context();
+    let exported = context.span();
+    exported.update_name(format!("{method} {route}"));
+    exported.set_attribute(KeyValue::new("http.request.method", method));
+    exported.set_attribute(KeyValue::new("http.route", route));
+    let code = i64::from(status.as_u16());
+    exported.set_attribute(KeyValue::new("http.response.status_code", code));
+    if status.is_server_error() {
+        exported.set_status(Status::error(""));
+    }
+}
+
+/// The span for the exporter, and the context that it gives it, where one runs.
+fn exported(
+    name: &'static str,
     caller: Option<TraceContext>,
     tracestate: Option<&str>,
-) -> Option<TraceContext> {
-    if !IS_ON.load(Ordering::Relaxed) || span.is_disabled() {
+) -> Option<(Span, TraceContext)> {
+    if !IS_ON.load(Ordering::Relaxed) {
+        return None;
+    }
+    let span =
+        tracing::info_span!(target: TARGET, "request", otel.name = name, otel.kind = "server");
+    if span.is_disabled() {
         return None;
     }
     if let Some(caller) = caller {
@@ -183,7 +195,9 @@ fn exported_context(
     }
     let context = span.context();
     let of_span = context.span().span_context().clone();
-    of_span.is_valid().then(|| TraceContext::of(&of_span))
+    of_span
+        .is_valid()
+        .then(|| (span, TraceContext::of(&of_span)))
 }
 
 pub(super) fn turn_on() {

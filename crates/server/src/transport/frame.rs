@@ -10,6 +10,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tidings_core::cursor::Cursor;
 use tidings_core::hub::{Encoding, Style};
+use tidings_core::topic::Pattern;
+use uuid::Uuid;
 
 /// The shortest `retry:`: some clients take it as it stands and would hammer a server that is down.
 pub(crate) const MIN_RETRY: Duration = Duration::from_secs(1);
@@ -70,25 +72,25 @@ fn cursor(event: &Encoding<'_>, seq: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(seq.to_string().as_bytes());
 }
 
-fn message(event: &Encoding<'_>, out: &mut Vec<u8>) {
+/// The beginning of an object whose first member is the cursor.
+fn object(event: &Encoding<'_>, out: &mut Vec<u8>) {
     out.push(b'{');
     if let Some(seq) = event.seq {
         out.extend_from_slice(b"\"cursor\":\"");
         cursor(event, seq, out);
         out.extend_from_slice(b"\",");
     }
+}
+
+fn message(event: &Encoding<'_>, out: &mut Vec<u8>) {
+    object(event, out);
     out.extend_from_slice(b"\"event\":");
     out.extend_from_slice(event.json.as_bytes());
     out.extend_from_slice(b"}\n");
 }
 
 fn line(event: &Encoding<'_>, out: &mut Vec<u8>) {
-    out.push(b'{');
-    if let Some(seq) = event.seq {
-        out.extend_from_slice(b"\"cursor\":\"");
-        cursor(event, seq, out);
-        out.extend_from_slice(b"\",");
-    }
+    object(event, out);
     out.extend_from_slice(event.json.as_bytes().get(1..).unwrap_or(b"}"));
     out.push(b'\n');
 }
@@ -193,6 +195,55 @@ pub(crate) enum Control {
 }
 
 impl Control {
+    /// A connection that stands at a place, and how often it will be heard of in silence.
+    #[must_use]
+    pub(crate) fn connected(connection_id: Uuid, cursor: &Cursor, heartbeat: Duration) -> Self {
+        Self::Connected {
+            connection_id: connection_id.to_string(),
+            cursor: cursor.to_string(),
+            heartbeat_seconds: seconds(heartbeat),
+        }
+    }
+
+    /// Retention has left nothing before a place.
+    #[must_use]
+    pub(crate) fn gap(oldest: &Cursor) -> Self {
+        Self::Gap {
+            oldest: oldest.to_string(),
+        }
+    }
+
+    /// A cursor named no place of this log; the stream goes on from another.
+    #[must_use]
+    pub(crate) fn reset(cursor: &Cursor) -> Self {
+        Self::Reset {
+            cursor: cursor.to_string(),
+        }
+    }
+
+    /// The log has moved on to a place.
+    #[must_use]
+    pub(crate) fn checkpoint(cursor: &Cursor) -> Self {
+        Self::Checkpoint {
+            cursor: cursor.to_string(),
+        }
+    }
+
+    /// What the policy no longer allows; nothing is said where nothing is lost.
+    #[must_use]
+    pub(crate) fn unsubscribed(lost: &[Pattern]) -> Option<Self> {
+        let topics: Vec<_> = lost.iter().map(ToString::to_string).collect();
+        let reason = Reason::Forbidden;
+        (!topics.is_empty()).then_some(Self::Unsubscribed { topics, reason })
+    }
+
+    /// The end, and when to come back.
+    #[must_use]
+    pub(crate) fn closing(reason: Reason, retry: Duration) -> Self {
+        let retry_ms = millis(retry);
+        Self::Closing { reason, retry_ms }
+    }
+
     /// The name and the members, apart: serde puts the tag first.
     fn parts(&self) -> (String, String) {
         let message = self.to_message();
@@ -230,7 +281,7 @@ impl Control {
 
 /// Seconds as JSON shows them best: whole where they are whole.
 #[must_use]
-pub(crate) fn seconds(time: Duration) -> serde_json::Number {
+fn seconds(time: Duration) -> serde_json::Number {
     let whole = serde_json::Number::from(time.as_secs());
     if time.subsec_nanos() == 0 {
         whole
@@ -250,14 +301,6 @@ pub(crate) fn millis(time: Duration) -> u64 {
 pub(crate) fn jittered(base: Duration) -> Duration {
     let base = millis(base.max(MIN_RETRY));
     Duration::from_millis(base + fastrand::u64(0..=base / 2))
-}
-
-/// The control frame of a cursor that names no place of this log.
-#[must_use]
-pub(crate) fn reset(cursor: &Cursor) -> Control {
-    Control::Reset {
-        cursor: cursor.to_string(),
-    }
 }
 
 #[cfg(test)]

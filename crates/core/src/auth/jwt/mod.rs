@@ -102,7 +102,8 @@ impl Verifier {
         let verified = match self.0.verified.get(&key) {
             Some(verified) => verified,
             None => {
-                let verified = Arc::new(self.decode(token).await?);
+                // Boxed: the rare way must not make every request's future large.
+                let verified = Arc::new(Box::pin(self.decode(token)).await?);
                 self.check_times(&verified)?;
                 self.0.verified.insert(key, verified.clone());
                 verified
@@ -221,6 +222,7 @@ impl Verifier {
             expires_at,
             issued_at: time(claims.get("iat")),
             token_id: claims.get("jti").and_then(text),
+            digest: crate::auth::RightsDigest::default(),
         };
         Ok(Verified {
             principal: Arc::new(principal),

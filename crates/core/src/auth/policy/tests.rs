@@ -19,6 +19,7 @@ fn principal(subject: &str, roles: &[&str], scopes: &[&str], patients: &[&str]) 
         expires_at: Timestamp::from_secs(0),
         issued_at: None,
         token_id: None,
+        digest: crate::auth::RightsDigest::default(),
     }
 }
 

@@ -34,11 +34,14 @@ pub use job::Tx;
 pub(super) use job::{Job, PublishJob, WriteJob, maintain};
 use pace::{Pace, gather};
 
-/// Bytes of new events after which the write-ahead log is copied into the database, on a thread of its own.
-const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
-/// Pages that the checkpointer may have left for the committer to copy: so few that no publisher notices. Then the
-/// write-ahead log starts over in its own place, and commits need no longer make the file grow.
-const LEFT_PAGES: u64 = 2_048;
+/// Bytes of the write-ahead log, as far as they can be known, after which it is copied into the database, on a thread of
+/// its own. A log that starts over in its own place soon is worth more than few copies: where the file grows, every sync
+/// writes the file's new size too, which doubles what a commit waits for.
+const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+/// What a commit writes at least: the last page of the events, of their index, and of what it noted.
+const COMMIT_BYTES: usize = 3 * 4_096;
+/// Bytes that the checkpointer may have left for the committer to copy: so few that no publisher notices.
+const LEFT_BYTES: usize = 2 * 1024 * 1024;
 /// How long after a lost connection the database is left alone.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 
@@ -145,7 +148,7 @@ impl Committer {
                 for fresh in batch.fresh.values() {
                     fresh.log.head.store(fresh.head, Ordering::Release);
                 }
-                self.unchecked_bytes += batch.bytes;
+                self.unchecked_bytes += batch.bytes + COMMIT_BYTES;
                 self.seconds.record(started.elapsed());
                 let events = u32::try_from(batch.rows.len()).unwrap_or(u32::MAX);
                 self.events.record(f64::from(events));
@@ -428,12 +431,9 @@ impl Committer {
     }
 
     fn checkpoint(&mut self) {
-        if self.is_copied.swap(false, Ordering::AcqRel) {
-            let left = (self.unchecked_bytes / 4_096) as u64;
-            if left <= LEFT_PAGES {
-                checkpoint(&mut self.conn);
-                self.unchecked_bytes = 0;
-            }
+        if self.is_copied.swap(false, Ordering::AcqRel) && self.unchecked_bytes <= LEFT_BYTES {
+            checkpoint(&mut self.conn);
+            self.unchecked_bytes = 0;
         }
         if self.unchecked_bytes < CHECKPOINT_BYTES {
             return;

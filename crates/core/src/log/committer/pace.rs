@@ -1,6 +1,7 @@
 //! How many jobs one commit takes, and how long it waits for them.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::job::Job;
@@ -14,6 +15,8 @@ const BATCH_EVENTS: usize = 20_000;
 const LINGER: Duration = Duration::from_micros(500);
 /// Commits between two tries whether waiting for more brings more.
 const PROBE: u32 = 32;
+/// Turns that a commit leaves to others without anything new coming in, before it goes ahead.
+const YIELDS: u32 = 3;
 
 /// How many a commit waits for. Publishers who wait for their answers come back together: a closed loop of sixteen is
 /// served best by one sync for all, but falls into two halves that take turns, each half of a batch behind the other. So
@@ -48,18 +51,28 @@ impl Pace {
 }
 
 /// Takes what waits, and for a moment those who are about to come back from the last commit.
+///
+/// Whoever is ready to run goes first: where the processor is what everybody waits for, a commit now would only take it
+/// from the requests that could share the commit.
 pub(super) fn gather(jobs: &Receiver<Job>, first: Job, pace: &Pace) -> Vec<Job> {
     let mut batch = vec![first];
     let mut events = weight(&batch[0]);
-    let deadline = Instant::now() + pace.linger();
+    let started = Instant::now();
+    let mut yields = 0;
     while batch.len() < BATCH_JOBS && events < BATCH_EVENTS {
         let next = match jobs.try_recv() {
             Ok(job) => Ok(job),
+            Err(_) if yields < YIELDS && started.elapsed() < LINGER => {
+                yields += 1;
+                thread::yield_now();
+                continue;
+            }
             Err(_) if batch.len() >= pace.wanted => break,
-            Err(_) => jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            Err(_) => jobs.recv_timeout(pace.linger().saturating_sub(started.elapsed())),
         };
         match next {
             Ok(job) => {
+                yields = 0;
                 events += weight(&job);
                 batch.push(job);
             }

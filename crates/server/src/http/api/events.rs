@@ -18,10 +18,12 @@ use tidings_core::log::{Batch, Idempotency, Published};
 use super::caller;
 use crate::app::App;
 use crate::http::body;
-use crate::http::entry::{Ids, MadeEvent};
+use crate::http::entry::MadeEvent;
 use crate::http::problem::{Kind, Problem};
 use crate::telemetry::metrics::publishes;
-use crate::transport::long_poll::{self, Gap, with_cursor};
+use crate::telemetry::request::RequestIds;
+use crate::transport::admission::whole_scope;
+use crate::transport::long_poll::{self, Gap, with_cursors};
 use crate::transport::request::Query;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -48,12 +50,14 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
         .map(|value| value.to_str().map(str::to_owned));
     let key = key.transpose().map_err(|_| wrong_key())?;
     let content = body::read(&parts.headers, content, app.config.limits.body).await?;
-    let trace = parts
-        .extensions
-        .get::<Ids>()
-        .map(|ids| ids.trace.to_string());
-    let events = read(&app, &parts.headers, &content, trace.as_deref())?;
+    let ids = parts.extensions.get::<Arc<RequestIds>>();
+    let trace = ids.map(|ids| ids.trace.to_string());
+    let mut events = read(&app, &parts.headers, &content, trace.as_deref())?;
+    let own = ids.map(|ids| ids.event_id.clone());
     let is_one = events.len() == 1;
+    if let [event] = &mut events[..] {
+        event.given.clone_from(&own);
+    }
     let published = publish_events(&app, &principal, events, key, &content).await?;
     let answer = Answer {
         ids: published
@@ -69,8 +73,10 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
             .headers_mut()
             .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
-    if let (true, Some(id)) = (is_one, published.ids.first()) {
-        response.extensions_mut().insert(MadeEvent(id.to_string()));
+    if let (true, Some(id)) = (is_one, published.ids.first())
+        && own.as_ref() != Some(id)
+    {
+        response.extensions_mut().insert(MadeEvent(id.clone()));
     }
     Ok(response)
 }
@@ -138,7 +144,7 @@ pub(crate) async fn publish_items(
     items: Vec<Box<RawValue>>,
     key: Option<String>,
 ) -> Result<Published, Problem> {
-    let events = native::items(&items, &limits(app), None).map_err(Problem::from)?;
+    let events = native::items(&items, &limits(app), None)?;
     let content = items
         .iter()
         .map(|item| item.get())
@@ -209,7 +215,7 @@ async fn publish_events(
         Err(_) => ("refused", None),
     };
     publishes(word, count, took);
-    result.map_err(|e| Problem::from(&e))
+    result.map_err(Problem::from)
 }
 
 #[derive(Serialize)]
@@ -231,18 +237,8 @@ pub(crate) async fn history(
     let asked = query.topics(true)?;
     let limit = query.number("limit", long_poll::DEFAULT_LIMIT, 1, long_poll::MAX_LIMIT)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (scope, lost) = app.transports.connections.scope(&principal, &asked);
-    if let Some(pattern) = lost.first() {
-        return Err(Problem::forbidden(
-            "topic",
-            &format!("the policy allows nothing of {pattern}"),
-        ));
-    }
-    let log = app
-        .log
-        .tenant(&principal.tenant)
-        .await
-        .map_err(|e| Problem::from(&e))?;
+    let scope = whole_scope(&app.transports.connections, &principal, &asked, "topic")?;
+    let log = app.log.tenant(&principal.tenant).await?;
     let after = match query.get("after").filter(|after| !after.is_empty()) {
         None => 0,
         Some(cursor) => app.hub.resume(&log, cursor.as_bytes()).ok_or_else(|| {
@@ -252,18 +248,13 @@ pub(crate) async fn history(
     let page = app
         .log
         .history(&log, after, &scope.patterns, &scope.rights, limit)
-        .await
-        .map_err(|e| Problem::from(&e))?;
+        .await?;
     // From the very beginning nothing is missing that was asked for.
     let gap = page.end.gap.filter(|_| after > 0).map(|oldest| Gap {
         oldest: log.at(oldest).to_string(),
     });
     let answer = History {
-        events: page
-            .events
-            .iter()
-            .map(|event| with_cursor(&log, event))
-            .collect::<Result<_, _>>()?,
+        events: with_cursors(&log, &page.events)?,
         cursor: log.at(page.end.next).to_string(),
         gap,
     };
