@@ -11,6 +11,12 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod cli;
+mod cli_config;
+mod cli_export;
+mod cli_keys;
+mod cli_measure;
+mod cli_stream;
 mod conformance;
 mod crash;
 mod drain;

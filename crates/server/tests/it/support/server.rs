@@ -18,6 +18,8 @@ pub(crate) struct Setup {
     pub(crate) is_clock_manual: bool,
     pub(crate) database_url: Option<String>,
     pub(crate) listen: Option<String>,
+    /// Its data, where that is not in the server's own folder.
+    pub(crate) data: Option<std::path::PathBuf>,
     /// A configuration file's text.
     pub(crate) file: String,
 }
@@ -57,7 +59,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
         command
             .args(["serve", "--log-format", "json", "--data-dir"])
-            .arg(folder.path());
+            .arg(setup.data.as_deref().unwrap_or(folder.path()));
         command.args(["--listen", setup.listen.as_deref().unwrap_or("127.0.0.1:0")]);
         for setting in &setup.set {
             command.args(["--set", setting]);
