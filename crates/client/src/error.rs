@@ -149,7 +149,7 @@ impl Error {
 
     /// The whole chain of causes in one line; the address without its query, which may hold a ticket.
     pub(crate) fn http(error: reqwest::Error) -> Self {
-        let is_unsent = error.is_connect() || error.is_builder();
+        let (is_unsent, is_unbuilt) = (error.is_connect(), error.is_builder());
         let error = error.without_url();
         let mut text = error.to_string();
         let mut cause = std::error::Error::source(&error);
@@ -161,7 +161,9 @@ impl Error {
             }
             cause = deeper.source();
         }
-        if is_unsent {
+        if is_unbuilt {
+            Self::Invalid(text)
+        } else if is_unsent {
             Self::Unreachable(text)
         } else {
             Self::Lost(text)

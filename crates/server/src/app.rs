@@ -132,8 +132,7 @@ struct Opened {
 
 fn open(config: &Config, clock: &Clock) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
-    std::fs::create_dir_all(folder).map_err(StartError::io(folder.display()))?;
-    only_ours(folder).map_err(StartError::io(folder.display()))?;
+    make_folder(folder)?;
     let lock = FolderLock::take(folder)?;
     let db = Db::open(config.database())?;
     let mut conn = db.connect()?;
@@ -173,6 +172,13 @@ impl FolderLock {
             Err(std::fs::TryLockError::Error(e)) => Err(StartError::io(path.display())(e)),
         }
     }
+}
+
+/// Makes a data folder where it is missing.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| only_ours(folder))
+        .map_err(StartError::io(folder.display()))
 }
 
 /// The database holds secrets: nobody else's business.
@@ -266,13 +272,9 @@ impl App {
 
     /// Verifies a token, and that it is not revoked.
     pub(crate) async fn verify(&self, token: &str) -> Result<Arc<Principal>, Problem> {
-        let principal = self
-            .verifier
-            .verify(token)
-            .await
-            .map_err(|e| Problem::from(&e))?;
+        let principal = self.verifier.verify(token).await?;
         if self.revocations.refuses(&principal) {
-            return Err(Problem::from(&Refusal::Revoked));
+            return Err(Refusal::Revoked.into());
         }
         Ok(principal)
     }
@@ -318,6 +320,9 @@ impl App {
         ));
         if let Some(listener) = metrics {
             // Plain, and until the very end: it is for machines of the house.
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics are on a listener of their own");
+            }
             let serving = Serving {
                 certificates: None,
                 ..serving

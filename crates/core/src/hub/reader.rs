@@ -51,6 +51,8 @@ pub enum Delivery {
     Frames {
         /// Contiguous.
         bytes: Bytes,
+        /// How many.
+        count: u64,
         /// When the oldest of them was committed, where they are live.
         committed: Option<std::time::Instant>,
     },
@@ -263,6 +265,7 @@ impl Reader {
             match self.step(&mut None) {
                 Step::Frames(view) => {
                     return Delivery::Frames {
+                        count: view.count,
                         bytes: view.bytes,
                         committed: Some(view.committed),
                     };
@@ -300,6 +303,7 @@ impl Reader {
                 self.take_page(&page);
                 (page.count > 0).then(|| Delivery::Frames {
                     bytes: page.bytes.clone(),
+                    count: page.count,
                     committed: None,
                 })
             }

@@ -44,6 +44,8 @@ pub struct View {
     pub to: u64,
     /// The frames, contiguous.
     pub bytes: Bytes,
+    /// How many: those that the reader has are left out.
+    pub count: u64,
     /// The place of the last durable frame that was left out, because the reader had it; 0 where none was.
     pub passed: Seq,
     /// The place of its first durable frame; 0 where it has none.
@@ -256,6 +258,7 @@ impl Ring {
             from: index,
             to,
             bytes,
+            count: frames.len() as u64,
             passed,
             first_seq,
             seq: last_seq,

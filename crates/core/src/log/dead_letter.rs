@@ -1,5 +1,7 @@
 //! What could not be taken in, kept aside with its reason until somebody retries or drops it.
 
+use uuid::Uuid;
+
 use crate::clock::Timestamp;
 use crate::db::{Conn, DbError, RowRef};
 use crate::event::EventId;
@@ -22,6 +24,13 @@ pub struct DeadLetter {
 /// The most bytes of content that are kept; the rest is cut.
 pub const MAX_CONTENT_BYTES: usize = 1024 * 1024;
 
+/// What is kept of a content: no more than [`MAX_CONTENT_BYTES`], and no NUL, which PostgreSQL's TEXT has not.
+#[must_use]
+pub fn kept(content: &str) -> String {
+    let end = content.floor_char_boundary(MAX_CONTENT_BYTES);
+    content[..end].replace('\0', "\u{fffd}")
+}
+
 /// Sets something aside. `tenant` is its number ([`super::Tx::tenant_number`]).
 pub fn insert(
     conn: &mut Conn,
@@ -31,19 +40,29 @@ pub fn insert(
     content: &str,
     now: Timestamp,
 ) -> Result<String, DbError> {
-    let id = EventId::random(now).to_string();
-    let mut end = content.len().min(MAX_CONTENT_BYTES);
-    while !content.is_char_boundary(end) {
-        end -= 1;
-    }
-    // PostgreSQL's TEXT has no NUL.
-    let content = content[..end].replace('\0', "\u{fffd}");
+    let id = next_id(conn, now)?;
+    let content = kept(content);
     conn.execute(
         "INSERT INTO dead_letters (id, tenant, source, reason, content, stored_at) VALUES ($1, $2, $3, $4, $5, $6)",
         &[id.as_str().into(), tenant.into(), source.into(), reason.into(), content.as_str().into(), now.as_micros().into()],
     )?;
     metrics::counter!("tidings_dead_letters", "source" => source.to_owned()).increment(1);
     Ok(id)
+}
+
+/// A new id, beyond every other: what is set aside in one transaction has one time, and keeps its order.
+fn next_id(conn: &mut Conn, now: Timestamp) -> Result<String, DbError> {
+    let id = EventId::random(now).to_string();
+    let last = conn.row("SELECT MAX(id) FROM dead_letters", &[], |row| {
+        Ok(row.opt_text(0)?.map(str::to_owned))
+    })?;
+    Ok(match last.flatten() {
+        Some(last) if last >= id => {
+            let last = Uuid::parse_str(&last).map_err(|e| DbError::Fault(e.to_string()))?;
+            Uuid::from_u128(last.as_u128().wrapping_add(1)).to_string()
+        }
+        _ => id,
+    })
 }
 
 /// A tenant's dead letters, the newest first, older than `before`.

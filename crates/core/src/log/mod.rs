@@ -152,6 +152,17 @@ pub enum WriteError<E> {
     Refused(E),
 }
 
+/// Why a closure could not append an event.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Its id (with its source) stands already, with other content.
+    #[error("this id stands already, with other content")]
+    IdConflict,
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DbError),
+}
+
 /// A write that is durable.
 #[derive(Debug)]
 pub struct Written<T> {
@@ -327,6 +338,24 @@ impl Log {
         let (log, patterns, rights) = (log.clone(), patterns.clone(), rights.clone());
         let read = move |conn: &mut Conn| {
             store::page(conn, &log, after, &patterns, limit, |topic| {
+                rights.admits(topic)
+            })
+        };
+        self.0.db.read(read).await
+    }
+
+    /// The same for who wants what there is: all that is kept after a place, also before what retention has taken.
+    pub async fn history(
+        &self,
+        log: &Arc<TenantLog>,
+        after: Seq,
+        patterns: &Patterns,
+        rights: &Rights,
+        limit: usize,
+    ) -> Result<Page, DbError> {
+        let (log, patterns, rights) = (log.clone(), patterns.clone(), rights.clone());
+        let read = move |conn: &mut Conn| {
+            store::kept(conn, &log, after, &patterns, limit, |topic| {
                 rights.admits(topic)
             })
         };

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidings_core::db::DbError;
 use tidings_core::event::EventId;
-use tidings_core::log::{Batch, Idempotency, PublishError, WriteError};
+use tidings_core::hub::Rights;
+use tidings_core::log::{AppendError, Batch, Idempotency, PublishError, WriteError, store};
 use tidings_core::retention::{Keep, TopicRule, TopicRules};
 use tidings_core::topic::Pattern;
 
@@ -113,6 +114,69 @@ on_each_backend! {
         let names = core.log.db().read(|conn| conn.rows("SELECT name FROM facts WHERE value = 'v'", &[], |row| Ok(row.text(0)?.to_owned())));
         assert_eq!(names.await.unwrap(), ["kept"]);
         assert_eq!(core.read(&a, 0, &patterns(&["x"]), 9).await.events.len(), 1);
+    }
+}
+
+on_each_backend! {
+    async fn an_event_that_stands_is_appended_no_second_time(bed: Bed) {
+        let core = bed.open(TopicRules::default()).await;
+        let a = tenant("a");
+        let with_id = |id: &str, data| {
+            let mut event = event("x", data);
+            event.id = Some(EventId::new(id).unwrap());
+            event
+        };
+        core.publish(&a, vec![with_id("1", 1)]).await;
+        // Another's, in the same transaction as like as not.
+        let (other, again) = tokio::join!(
+            core.publish(&a, vec![with_id("2", 2)]),
+            core.log.write::<_, AppendError>(&a, move |tx| {
+                for event in [with_id("1", 1), with_id("2", 2), with_id("3", 3), with_id("3", 3)] {
+                    tx.append_once(event)?;
+                }
+                Ok(())
+            }),
+        );
+        assert!(again.is_ok() && other.cursor.is_some());
+        for events in [[with_id("1", 7), with_id("4", 4)], [with_id("4", 4), with_id("4", 5)]] {
+            let refused = core.log.write::<(), AppendError>(&a, move |tx| {
+                for event in events {
+                    tx.append_once(event)?;
+                }
+                Ok(())
+            });
+            assert!(matches!(refused.await, Err(WriteError::Refused(AppendError::IdConflict))));
+        }
+        assert_eq!(core.read(&a, 0, &patterns(&["x"]), 9).await.events.len(), 3);
+        assert_eq!(core.log.trouble(), None);
+    }
+}
+
+on_each_backend! {
+    async fn history_has_all_that_is_kept(bed: Bed) {
+        let keep = Keep::Durable { max_age: None, max_count: Some(1), max_bytes: None };
+        let rule = TopicRule { pattern: Pattern::new("short").unwrap(), keep };
+        let core = bed.open(TopicRules::new(vec![rule])).await;
+        let a = tenant("a");
+        core.publish(&a, vec![event("long", 1), event("short", 2), event("short", 3), event("long", 4)]).await;
+        core.log.trim().await.unwrap();
+        let log = core.log.tenant(&a).await.unwrap();
+        let history = core.log.history(&log, 0, &patterns(&["**"]), &Rights::All, 9).await.unwrap();
+        assert_eq!(history.events.iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 3, 4]);
+        let paged = core.log.history(&log, 1, &patterns(&["**"]), &Rights::All, 9).await.unwrap();
+        assert_eq!((paged.events.len(), paged.end.gap), (2, Some(2)));
+    }
+}
+
+on_each_backend! {
+    async fn others_see_how_far_the_log_goes(bed: Bed) {
+        let core = bed.open(TopicRules::default()).await;
+        let a = tenant("a");
+        for n in 0..3 {
+            core.publish(&a, vec![event("x", n)]).await;
+        }
+        let seen = core.log.db().read(|conn| Ok(store::committed_tenants(conn)?.iter().map(|log| log.head()).collect::<Vec<_>>()));
+        assert_eq!(seen.await.unwrap(), [3]);
     }
 }
 

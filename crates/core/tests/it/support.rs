@@ -78,9 +78,12 @@ impl Bed {
         );
         let base = std::thread::spawn(move || {
             let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
-            client
-                .batch_execute(&format!("CREATE DATABASE {name}"))
-                .unwrap();
+            // A server that outlives the run may have one of an earlier process of this number.
+            for statement in ["DROP DATABASE IF EXISTS", "CREATE DATABASE"] {
+                client
+                    .batch_execute(&format!("{statement} {name}"))
+                    .unwrap();
+            }
             let (base, query) = url
                 .split_once('?')
                 .map_or((url.as_str(), String::new()), |(b, q)| (b, format!("?{q}")));

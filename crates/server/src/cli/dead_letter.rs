@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_client::Client;
 
-use super::publish::{client, failure};
 use super::{Failure, ServerArgs, print, warn};
 
 /// `tidings dead-letter`.
@@ -36,24 +35,33 @@ struct Page {
 pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::List { server } => {
-            for letter in all(&client(&server)?).await? {
+            for letter in all(&server.client()?).await? {
                 print(&format!("{}\n", letter.get()))?;
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Retry { server, ids } => retry(&client(&server)?, ids).await,
+        Command::Retry { server, ids } => {
+            let is_id = |id: &String| {
+                !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            };
+            if let Some(other) = ids.iter().find(|id| !is_id(id)) {
+                return Err(Failure::usage(format_args!(
+                    "{other:?} is no id of a dead letter"
+                )));
+            }
+            retry(&server.client()?, ids).await
+        }
     }
 }
 
-async fn all(client: &Client) -> Result<Vec<Box<RawValue>>, Failure> {
+/// Everything that is set aside, the newest first.
+pub(super) async fn all(client: &Client) -> Result<Vec<Box<RawValue>>, Failure> {
     let (mut letters, mut after) = (Vec::new(), None::<String>);
     loop {
-        let mut query = vec![("limit", "1000")];
+        // Each may hold a megabyte.
+        let mut query = vec![("limit", "100")];
         query.extend(after.as_deref().map(|after| ("after", after)));
-        let page = client
-            .get("api/v1/dead-letters", &query)
-            .await
-            .map_err(failure)?;
+        let page = client.get("api/v1/dead-letters", &query).await?;
         let page: Page = serde_json::from_str(page.get())
             .map_err(|e| Failure::failed(format_args!("the answer: {e}")))?;
         letters.extend(page.dead_letters);

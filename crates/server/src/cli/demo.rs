@@ -12,7 +12,7 @@ use tidings_core::topic::{Pattern, Topic};
 
 use super::simulate::traffic::{Simulated, Traffic};
 use super::{ConfigArgs, Failure, keygen, token};
-use crate::app::App;
+use crate::app::{App, make_folder};
 use crate::config::{self, Config, Loaded};
 
 /// The tenant that the demo's traffic goes to.
@@ -63,18 +63,9 @@ fn secret(folder: &Path) -> Result<String, Failure> {
         return Ok(secret.trim().to_owned());
     }
     let secret = keygen::secret()?;
-    let write = || {
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(&file, format!("{secret}\n"))?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
-        }
-        Ok(())
-    };
-    write()
-        .map_err(|e: std::io::Error| Failure::failed(format_args!("{}: {e}", file.display())))?;
+    make_folder(folder).map_err(Failure::failed)?;
+    std::fs::write(&file, format!("{secret}\n"))
+        .map_err(|e| Failure::failed(format_args!("{}: {e}", file.display())))?;
     Ok(secret)
 }
 

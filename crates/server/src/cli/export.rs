@@ -1,62 +1,60 @@
 //! `tidings export`: writes a log's events as NDJSON.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tidings_client::Client;
+use tempfile::NamedTempFile;
+use tidings_client::{Client, Gap};
 use tidings_core::db::{Db, Target};
 use tidings_core::hub::Rights;
 use tidings_core::log::store;
-use tidings_core::topic::{Pattern, Patterns};
+use tidings_core::topic::{MAX_PATTERNS, Pattern, Patterns};
 
-use super::publish::{client, failure};
-use super::{Failure, ServerArgs};
+use super::{Failure, ServerArgs, warn};
 
 /// Events of one page.
 const PAGE: usize = 1_000;
 
 /// `tidings export`: from a server with a token, or from a data folder, where each line also has its tenant.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("from").required(true).args(["url", "data_dir"]))]
 pub(crate) struct Args {
-    /// Address of the server
-    #[arg(long, value_name = "URL", requires = "token")]
-    pub(crate) url: Option<String>,
-    /// Token of the tenant
-    #[arg(long, value_name = "TOKEN", requires = "url")]
-    pub(crate) token: Option<String>,
-    /// Data folder of a server, running or not
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Data folder of a server, running or not, in place of --url and --token
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token"])]
+    data_dir: Option<PathBuf>,
     /// Topic or pattern; may be repeated. Without it, everything
     #[arg(long = "topic", value_name = "TOPIC")]
-    pub(crate) topics: Vec<String>,
-    /// File to write; without it, standard output
+    topics: Vec<String>,
+    /// File to write, once everything is there; without it, standard output
     #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
+    out: Option<PathBuf>,
 }
 
 /// Where lines go, and who is told how many.
 struct Lines {
-    out: Box<dyn Write + Send>,
+    out: Out,
     bar: ProgressBar,
 }
 
+enum Out {
+    /// Standard output, or something that is no file.
+    Stream(BufWriter<Box<dyn Write + Send>>),
+    /// A file beside the one that was named, which takes its place at the end: what stands there may be the last backup.
+    Beside(BufWriter<NamedTempFile>, PathBuf),
+}
+
 impl Lines {
-    fn open(out: Option<&Path>) -> Result<Self, Failure> {
-        let out: Box<dyn Write + Send> = match out {
-            Some(path) => {
-                let file = File::create(path);
-                Box::new(BufWriter::new(file.map_err(|e| {
-                    Failure::failed(format_args!("{}: {e}", path.display()))
-                })?))
-            }
-            None => Box::new(BufWriter::new(std::io::stdout())),
+    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let out = match path {
+            None => Out::Stream(BufWriter::new(Box::new(std::io::stdout()))),
+            Some(path) => Out::open(path)
+                .map_err(|e| Failure::usage(format_args!("--out {}: {e}", path.display())))?,
         };
         Ok(Self {
             out,
@@ -64,21 +62,57 @@ impl Lines {
         })
     }
 
-    fn line(&mut self, text: &str) -> Result<(), Failure> {
+    /// Writes a line. False where whoever reads has seen enough, as `head` does.
+    fn line(&mut self, text: &str) -> Result<bool, Failure> {
         self.bar.inc(1);
-        let written = self
-            .out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.write_all(b"\n"));
-        written.map_err(|e| Failure::failed(format_args!("cannot write: {e}")))
+        let out: &mut dyn Write = match &mut self.out {
+            Out::Stream(out) => out,
+            Out::Beside(out, _) => out,
+        };
+        go_on(
+            out.write_all(text.as_bytes())
+                .and_then(|()| out.write_all(b"\n")),
+        )
     }
 
-    fn finish(mut self) -> Result<ExitCode, Failure> {
-        self.out
-            .flush()
-            .map_err(|e| Failure::failed(format_args!("cannot write: {e}")))?;
+    fn finish(self) -> Result<ExitCode, Failure> {
+        match self.out {
+            Out::Stream(mut out) => {
+                go_on(out.flush())?;
+            }
+            Out::Beside(out, path) => {
+                let into = || {
+                    let file = out
+                        .into_inner()
+                        .map_err(std::io::IntoInnerError::into_error)?;
+                    file.as_file().sync_all()?;
+                    file.persist(&path).map_err(|e| e.error)
+                };
+                into().map_err(|e| Failure::failed(format_args!("{}: {e}", path.display())))?;
+            }
+        }
         self.bar.finish();
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Out {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        if path.metadata().is_ok_and(|m| !m.is_file()) {
+            let file = File::options().write(true).open(path)?;
+            return Ok(Self::Stream(BufWriter::new(Box::new(file))));
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let beside = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        Ok(Self::Beside(BufWriter::new(beside), path.to_owned()))
+    }
+}
+
+fn go_on(written: std::io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::failed(format_args!("cannot write: {e}"))),
     }
 }
 
@@ -100,13 +134,27 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         .map(|t| Pattern::new(t).map_err(|e| format!("--topic {t}: {e}")))
         .collect();
     let patterns = Patterns::new(patterns.map_err(Failure::usage)?);
-    let lines = Lines::open(args.out.as_deref())?;
-    match (args.url, args.token, args.data_dir) {
-        (url @ Some(_), token @ Some(_), _) => {
-            from_server(&client(&ServerArgs { url, token })?, &topics, lines).await
+    if patterns.as_slice().len() > MAX_PATTERNS {
+        return Err(Failure::usage(format_args!(
+            "--topic may be given {MAX_PATTERNS} times"
+        )));
+    }
+    match args.data_dir {
+        Some(folder) => {
+            let db = folder.join("tidings.db");
+            if !db.is_file() {
+                return Err(Failure::usage(format_args!(
+                    "--data-dir {}: there is no {}",
+                    folder.display(),
+                    db.display()
+                )));
+            }
+            from_folder(db, patterns, Lines::open(args.out.as_deref())?).await
         }
-        (_, _, Some(folder)) => from_folder(&folder, &patterns, lines).await,
-        _ => Err(Failure::usage("--url with --token, or --data-dir")),
+        None => {
+            let client = args.server.client()?;
+            from_server(&client, &topics, Lines::open(args.out.as_deref())?).await
+        }
     }
 }
 
@@ -119,17 +167,26 @@ async fn from_server(
     struct Page {
         events: Vec<Box<RawValue>>,
         cursor: String,
+        gap: Option<Gap>,
     }
-    let mut after = String::new();
+    let (mut after, mut first_gap) = (String::new(), None);
     let limit = PAGE.to_string();
     loop {
         let mut query: Vec<(&str, &str)> = topics.iter().map(|t| ("topic", t.as_str())).collect();
         query.extend([("after", after.as_str()), ("limit", limit.as_str())]);
-        let page = client.get("api/v1/events", &query).await.map_err(failure)?;
+        let page = client.get("api/v1/events", &query).await?;
         let page: Page = serde_json::from_str(page.get())
             .map_err(|e| Failure::failed(format_args!("the answer: {e}")))?;
         for event in &page.events {
-            lines.line(&without_cursor(event.get()))?;
+            if !lines.line(&without_cursor(event.get()))? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        let gap = page.gap.map(|gap| gap.oldest);
+        // One that grows on the way is news; one that stood from the beginning is not.
+        if gap.is_some() && first_gap.get_or_insert_with(|| gap.clone()) != &gap {
+            first_gap = Some(gap);
+            warn("retention has taken events while they were being read");
         }
         if page.cursor == after {
             return lines.finish();
@@ -147,34 +204,26 @@ fn without_cursor(event: &str) -> String {
 }
 
 async fn from_folder(
-    folder: &Path,
-    patterns: &Patterns,
+    db: PathBuf,
+    patterns: Patterns,
     mut lines: Lines,
 ) -> Result<ExitCode, Failure> {
-    let path = folder.join("tidings.db");
-    if !path.exists() {
-        return Err(Failure::failed(format_args!(
-            "{}: there is no such database",
-            path.display()
-        )));
-    }
-    let patterns = patterns.clone();
     let read = tokio::task::spawn_blocking(move || {
-        let db = Db::open(Target::Sqlite(path)).map_err(Failure::failed)?;
+        let db = Db::open(Target::Sqlite(db)).map_err(Failure::failed)?;
         let mut conn = db.connect().map_err(Failure::failed)?;
-        for log in store::tenants(&mut conn).map_err(Failure::failed)? {
+        for log in store::committed_tenants(&mut conn).map_err(Failure::failed)? {
             let tenant = serde_json::Value::from(log.tenant.as_str());
             let mut after = 0;
             loop {
-                let page = store::page(&mut conn, &log, after, &patterns, PAGE, |topic| {
+                let page = store::kept(&mut conn, &log, after, &patterns, PAGE, |topic| {
                     Rights::All.admits(topic)
                 });
                 let page = page.map_err(Failure::failed)?;
                 for event in &page.events {
-                    lines.line(&format!(
-                        "{{\"tenant\":{tenant},{}",
-                        event.json.get(1..).unwrap_or("}")
-                    ))?;
+                    let members = event.json.get(1..).unwrap_or("}");
+                    if !lines.line(&format!("{{\"tenant\":{tenant},{members}"))? {
+                        return Ok(ExitCode::SUCCESS);
+                    }
                 }
                 after = page.end.next;
                 if page.end.is_end {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use tidings_core::db::Db;
 
 use super::{ConfigArgs, Failure, print};
+use crate::app::make_folder;
 
 /// `tidings migrate`.
 #[derive(Debug, clap::Args)]
@@ -16,9 +17,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = args.config.load()?.config;
     if config.database_url.is_none() {
-        let dir = &config.data_dir;
-        std::fs::create_dir_all(dir)
-            .map_err(|e| Failure::failed(format_args!("cannot make {}: {e}", dir.display())))?;
+        make_folder(&config.data_dir).map_err(Failure::failed)?;
     }
     let db = Db::open(config.database()).map_err(Failure::failed)?;
     let kind = if db.is_postgres() {

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tidings_client::{Client, Error};
 
 use crate::config::{FlagValue, Loaded, Sources, TOKEN, URL};
 
@@ -51,7 +52,7 @@ enum Command {
     Token(token::Args),
     /// Make a shared secret, or a key pair and its JWKS.
     Keygen(keygen::Args),
-    /// Publish an event.
+    /// Publish an event, or one a line.
     Publish(publish::Args),
     /// Print events as they come, one JSON object a line.
     Tail(tail::Args),
@@ -171,10 +172,25 @@ impl ServerArgs {
                 ))
             })
         };
-        Ok((
+        let (url, token) = (
             pick(&self.url, URL, "--url")?,
             pick(&self.token, TOKEN, "--token")?,
-        ))
+        );
+        // A file's last line break is nobody's token.
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Failure::usage(
+                "--token is empty, or has a character that no token has",
+            ));
+        }
+        Ok((url, token.to_owned()))
+    }
+
+    /// The client of that server.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let (url, token) = self.resolve()?;
+        let client = Client::builder(url).token(token);
+        client.build().map_err(Failure::from)
     }
 }
 
@@ -199,6 +215,16 @@ impl Failure {
         Self {
             code: 2,
             message: message.to_string(),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    /// What cannot be sent is the command line's fault; all else is a failure.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid(_) => Self::usage(error),
+            other => Self::failed(other),
         }
     }
 }

@@ -4,11 +4,13 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use tidings_client::{Delivery, Event, Subscription, Transport};
+use tidings_core::cursor::Cursor;
+use tidings_core::topic::{MAX_PATTERNS, Pattern};
 
-use super::publish::{client, failure};
 use super::{Failure, ServerArgs};
 
-/// `tidings tail`. One JSON event a line with its cursor; resumes by itself.
+/// `tidings tail`. One JSON event a line with its cursor, until it is interrupted. Once it was connected it comes back by
+/// itself, and goes on where it was.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -25,43 +27,59 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let client = client(&args.server)?;
-    let mut subscription =
-        Subscription::new(args.topics).transport(match args.transport.as_str() {
-            "ws" => Transport::WebSocket,
-            "poll" => Transport::LongPoll,
-            _ => Transport::Sse,
-        });
-    if let Some(cursor) = args.since {
-        subscription = subscription.since(cursor);
-    }
-    let mut stream = client.stream(subscription);
+    let mut stream = args.server.client()?.stream(subscription(&args)?);
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut is_connected = false;
     loop {
         let delivery = tokio::select! {
-            delivery = stream.next() => delivery.map_err(failure)?,
+            delivery = stream.next() => delivery?,
             _ = &mut interrupted => return Ok(ExitCode::SUCCESS),
         };
         match delivery {
-            Delivery::Event { cursor, event } => {
-                match write(&line(cursor.as_deref(), &event)?) {
-                    Ok(()) => {}
-                    // Whoever reads has seen enough, as `head` does.
-                    Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-                    Err(e) => {
-                        return Err(Failure::failed(format_args!(
-                            "cannot write to standard output: {e}"
-                        )));
-                    }
+            Delivery::Event { cursor, event } => match write(&line(cursor.as_deref(), &event)?) {
+                Ok(()) => {}
+                // Whoever reads has seen enough, as `head` does.
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                Err(e) => {
+                    return Err(Failure::failed(format_args!(
+                        "cannot write to standard output: {e}"
+                    )));
                 }
-            }
+            },
+            // A server that was never there is a mistake; one that goes away comes back.
+            Delivery::Lost { error, .. } if !is_connected => return Err(error.into()),
             other => {
+                is_connected |= matches!(other, Delivery::Connected { .. });
                 if let Some(note) = note(&other) {
                     tell(&note);
                 }
             }
         }
     }
+}
+
+/// What the arguments ask for, read as a server reads it.
+fn subscription(args: &Args) -> Result<Subscription, Failure> {
+    for topic in &args.topics {
+        Pattern::new(topic).map_err(|e| Failure::usage(format_args!("--topic {topic}: {e}")))?;
+    }
+    if args.topics.len() > MAX_PATTERNS {
+        return Err(Failure::usage(format_args!(
+            "--topic may be given {MAX_PATTERNS} times"
+        )));
+    }
+    let transport = match args.transport.as_str() {
+        "ws" => Transport::WebSocket,
+        "poll" => Transport::LongPoll,
+        _ => Transport::Sse,
+    };
+    let subscription = Subscription::new(args.topics.clone()).transport(transport);
+    let Some(cursor) = &args.since else {
+        return Ok(subscription);
+    };
+    Cursor::parse(cursor.as_bytes())
+        .map_err(|_| Failure::usage(format_args!("--since {cursor}: this is no cursor")))?;
+    Ok(subscription.since(cursor))
 }
 
 /// What a person beside the output should know. The output itself holds events and nothing else.

@@ -127,13 +127,19 @@ fn claims(args: &Args, auth: &AuthConfig, now: Timestamp) -> Result<Value, Failu
     if !args.roles.is_empty() {
         put(&fields.roles, "roles", json!(args.roles));
     }
-    if !args.scopes.is_empty() {
+    // One that holds several, as a `scope` claim does, is several.
+    let scopes: Vec<&str> = args
+        .scopes
+        .iter()
+        .flat_map(|s| s.split_whitespace())
+        .collect();
+    if !scopes.is_empty() {
         let path = fields.scopes.first().map_or("scope", String::as_str);
         let is_text = path == "scope" || path.ends_with(".scope");
         let value = if is_text {
-            json!(args.scopes.join(" "))
+            json!(scopes.join(" "))
         } else {
-            json!(args.scopes)
+            json!(scopes)
         };
         put(&fields.scopes, "scope", value);
     }

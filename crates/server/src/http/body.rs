@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+use crate::config::LimitsSection;
 
 /// How long a body may take, so that nobody can hold a request by dripping it.
 const BODY_TIME: Duration = Duration::from_secs(60);
@@ -69,38 +70,37 @@ pub(crate) fn unsupported(found: Option<&str>, taken: &str) -> Problem {
 pub(crate) async fn json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
-    limit: usize,
-    max_depth: usize,
+    limits: &LimitsSection,
 ) -> Result<T, Problem> {
-    let media_type = media_type(headers)?;
-    if media_type.as_deref() != Some("application/json") {
-        return Err(unsupported(media_type.as_deref(), "application/json"));
-    }
-    parse_body(&read(headers, body, limit).await?, max_depth)
+    check_json(headers)?;
+    parse_body(&read(headers, body, limits.body_other).await?, limits)
 }
 
 /// The same, where no body at all stands for the default.
 pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
     headers: &HeaderMap,
     body: Body,
-    limit: usize,
-    max_depth: usize,
+    limits: &LimitsSection,
 ) -> Result<T, Problem> {
-    let bytes = read(headers, body, limit).await?;
+    let bytes = read(headers, body, limits.body_other).await?;
     if bytes.is_empty() {
         return Ok(T::default());
     }
-    let media_type = media_type(headers)?;
-    if media_type.as_deref() != Some("application/json") {
-        return Err(unsupported(media_type.as_deref(), "application/json"));
-    }
-    parse_body(&bytes, max_depth)
+    check_json(headers)?;
+    parse_body(&bytes, limits)
 }
 
-fn parse_body<T: DeserializeOwned>(bytes: &[u8], max_depth: usize) -> Result<T, Problem> {
+fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match media_type(headers)?.as_deref() {
+        Some("application/json") => Ok(()),
+        other => Err(unsupported(other, "application/json")),
+    }
+}
+
+fn parse_body<T: DeserializeOwned>(bytes: &[u8], limits: &LimitsSection) -> Result<T, Problem> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Problem::malformed(&format!("not UTF-8 at byte {}", e.valid_up_to())))?;
-    tidings_core::event::check_depth(bytes, max_depth)
+    tidings_core::event::check_depth(bytes, limits.json_depth)
         .map_err(|e| Problem::malformed(&e.to_string()))?;
     // Syntax first: what is no JSON at all is another fault than what is of the wrong kind.
     serde_json::from_str::<serde::de::IgnoredAny>(text)

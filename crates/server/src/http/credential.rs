@@ -53,10 +53,10 @@ pub(crate) async fn verify(
     let origins = &app.config.http.allowed_origins;
     let is_welcome = || cors::is_welcome(headers, &request.uri, origins);
     if purpose == Use::Socket && !is_welcome() {
-        return Err(Problem::from(&Refusal::Origin));
+        return Err(Refusal::Origin.into());
     }
     let token = match find(app, headers, query, purpose)? {
-        None => return Err(Problem::from(&Refusal::Missing)),
+        None => return Err(Refusal::Missing.into()),
         Some(Found::Ticket(ticket)) => return redeem(app, request, &ticket),
         Some(Found::Token(token)) => token,
         Some(Found::CookieToken(token)) => {
@@ -64,7 +64,7 @@ pub(crate) async fn verify(
             let is_safe = matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS)
                 && purpose != Use::Socket;
             if !is_safe && (!headers.contains_key(http::header::ORIGIN) || !is_welcome()) {
-                return Err(Problem::from(&Refusal::Origin));
+                return Err(Refusal::Origin.into());
             }
             token
         }
@@ -90,10 +90,10 @@ fn find(
         }
         let text = value
             .to_str()
-            .map_err(|_| Problem::from(&Refusal::Malformed))?;
+            .map_err(|_| Problem::from(Refusal::Malformed))?;
         let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
         if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
-            return Err(Problem::from(&Refusal::Malformed));
+            return Err(Refusal::Malformed.into());
         }
         return Ok(Some(Found::Token(token.trim().to_owned())));
     }
@@ -144,10 +144,9 @@ fn redeem(app: &App, request: &http::request::Parts, ticket: &str) -> Result<Cre
     let name = Tickets::cookie_name(ticket);
     let redeemed = app
         .tickets
-        .redeem(ticket, cookie(headers, &name).as_deref())
-        .map_err(|e| Problem::from(&e))?;
+        .redeem(ticket, cookie(headers, &name).as_deref())?;
     if app.revocations.refuses(&redeemed.principal) {
-        return Err(Problem::from(&Refusal::Revoked));
+        return Err(Refusal::Revoked.into());
     }
     let now = app.clock.now();
     if redeemed
@@ -156,7 +155,7 @@ fn redeem(app: &App, request: &http::request::Parts, ticket: &str) -> Result<Cre
         .plus(app.config.auth.core.leeway)
         <= now
     {
-        return Err(Problem::from(&Refusal::Expired));
+        return Err(Refusal::Expired.into());
     }
     let cookie = redeemed.set_cookie.and_then(|value| {
         let age = redeemed.principal.expires_at.since(now).as_secs();

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use serde::Serialize;
-use tidings_core::auth::Refusal;
+use tidings_core::auth::{Refusal, TicketError};
 use tidings_core::db::DbError;
 use tidings_core::ingest::Invalid;
 use tidings_core::log::{PublishError, WriteError};
@@ -275,8 +275,8 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<&DbError> for Problem {
-    fn from(e: &DbError) -> Self {
+impl From<DbError> for Problem {
+    fn from(e: DbError) -> Self {
         match e {
             DbError::Unavailable(_) | DbError::Full(_) => {
                 tracing::warn!(error = %e, "the database did not answer");
@@ -290,8 +290,8 @@ impl From<&DbError> for Problem {
     }
 }
 
-impl From<&PublishError> for Problem {
-    fn from(e: &PublishError) -> Self {
+impl From<PublishError> for Problem {
+    fn from(e: PublishError) -> Self {
         match e {
             PublishError::Full => Self::unavailable(&e.to_string(), Duration::from_secs(1)),
             PublishError::Unavailable(why) => {
@@ -302,15 +302,15 @@ impl From<&PublishError> for Problem {
                 Self::new(Kind::KeyReused, &e.to_string()).at("Idempotency-Key")
             }
             PublishError::IdConflict { index } => Self {
-                index: Some(*index),
+                index: Some(index),
                 ..Self::new(Kind::Conflict, &e.to_string()).at("id")
             },
         }
     }
 }
 
-impl From<&WriteError<DbError>> for Problem {
-    fn from(e: &WriteError<DbError>) -> Self {
+impl From<WriteError<DbError>> for Problem {
+    fn from(e: WriteError<DbError>) -> Self {
         match e {
             WriteError::Full => {
                 Self::unavailable("too many writes wait; try again", Duration::from_secs(1))
@@ -324,8 +324,8 @@ impl From<&WriteError<DbError>> for Problem {
     }
 }
 
-impl From<&Refusal> for Problem {
-    fn from(refusal: &Refusal) -> Self {
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
         metrics::counter!("tidings_auth_failures_total", "reason" => refusal.reason()).increment(1);
         let detail = refusal.to_string();
         match refusal {
@@ -333,6 +333,15 @@ impl From<&Refusal> for Problem {
             Refusal::Origin => Self::new(Kind::Forbidden, &detail).at("Origin"),
             Refusal::KeysUnavailable => Self::unavailable(&detail, Duration::from_secs(2)),
             _ => Self::new(Kind::Unauthenticated, &detail),
+        }
+    }
+}
+
+impl From<&TicketError> for Problem {
+    fn from(e: &TicketError) -> Self {
+        match e {
+            TicketError::Full => Self::unavailable(&e.to_string(), Duration::from_secs(2)),
+            TicketError::Random => Self::internal(&e.to_string()),
         }
     }
 }
@@ -370,6 +379,15 @@ mod tests {
         slugs.sort_unstable();
         slugs.dedup();
         assert_eq!(slugs.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn too_many_tickets_are_no_fault_of_the_server() {
+        let full = Problem::from(&TicketError::Full).into_response();
+        assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(full.headers()[RETRY_AFTER], "2");
+        let broken = Problem::from(&TicketError::Random).into_response();
+        assert_eq!(broken.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 
     #[test]

@@ -19,7 +19,8 @@ use super::histogram::{COUNTS, Histogram, SECONDS};
 /// Most different label sets of one histogram: routes times methods times statuses stay far below.
 const MAX_SERIES: usize = 2_000;
 
-enum Type {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Type {
     Counter,
     Gauge,
     Seconds,
@@ -27,7 +28,7 @@ enum Type {
 }
 
 /// Every metric with its meaning.
-const METRICS: [(&str, Type, &str); 21] = [
+pub(super) const METRICS: [(&str, Type, &str); 22] = [
     (
         "tidings_build_info",
         Type::Gauge,
@@ -120,6 +121,11 @@ const METRICS: [(&str, Type, &str); 21] = [
         "Reloads of the policies, by result.",
     ),
     (
+        "tidings_jwks_refreshes_total",
+        Type::Counter,
+        "Readings of the issuer's keys, by result.",
+    ),
+    (
         "tidings_log_records_dropped_total",
         Type::Counter,
         "Records that the server could not write about itself.",
@@ -199,6 +205,11 @@ pub(crate) fn publishes(result: &'static str, events: u64, took: Option<Duration
             ::metrics::counter!("tidings_publishes_total", "result" => result).increment(events);
         }
     }
+}
+
+/// Counts ephemeral events that a reader did not get.
+pub(crate) fn dropped(events: u64) {
+    ::metrics::counter!("tidings_dropped_total").increment(events);
 }
 
 /// Where requests of one route, method and status are timed. Keep it where the route is hot.

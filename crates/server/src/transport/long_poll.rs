@@ -1,20 +1,18 @@
 //! Long-poll: history that waits for the next event.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidings_core::auth::Principal;
-use tidings_core::hub::{Delivery, Start};
-use tidings_core::log::TenantLog;
+use tidings_core::hub::{Delivery, Reader, Start};
+use tidings_core::log::{Logged, TenantLog};
 
-use super::connections::{Admitted, Application, Order, Transport};
+use super::admission::{Ask, Beginning, Denied, entitle};
+use super::connections::{Admitted, Order};
 use super::frame::{self, Reason};
-use super::request::{Origin, Query};
-use super::sse::refused_problem;
 use super::{Transports, feed_key, same_but, sleep_until};
 use crate::http::problem::Problem;
+use crate::telemetry::metrics::dropped;
 
 /// How long a poll waits where it does not say.
 const DEFAULT_WAIT: u64 = 25;
@@ -73,111 +71,67 @@ impl Answer {
     }
 }
 
-/// What a poll asks for.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    /// Who.
-    pub(crate) principal: Arc<Principal>,
-    /// The query: `topic`, `after`, `wait`, `limit`.
-    pub(crate) query: Query,
-    /// From where.
-    pub(crate) origin: Origin,
-    /// Topics that a ticket was bought for.
-    pub(crate) ticket_topics: Option<tidings_core::topic::Patterns>,
-}
-
 /// Answers with what comes after the cursor, at once or when it comes.
 pub(crate) async fn poll(transports: &Transports, ask: Ask) -> Result<Answer, Problem> {
     let asked = ask.query.topics(true)?;
     let wait = Duration::from_secs(ask.query.number("wait", DEFAULT_WAIT, 0, MAX_WAIT)?);
     let limit = usize::try_from(ask.query.number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)?)
         .unwrap_or(usize::MAX);
-    let section = &transports.native.rules.section;
-    if transports.is_draining() {
-        return Err(Problem::unavailable(
-            "the server is going down",
-            section.retry,
-        ));
-    }
-    super::check_ticket(ask.ticket_topics.as_ref(), &asked)?;
-    let (scope, lost) = transports.connections.scope(&ask.principal, &asked);
-    if let Some(pattern) = lost.first() {
-        return Err(Problem::forbidden(
-            "topic",
-            &format!("the policy allows nothing of {pattern}"),
-        ));
-    }
-    let log = transports
-        .log
-        .tenant(&ask.principal.tenant)
+    let kind = &transports.native;
+    let section = &kind.rules.section;
+    let application = entitle(transports, kind, &ask, asked)
         .await
-        .map_err(|e| Problem::from(&e))?;
-    let after = ask.query.get("after").filter(|a| !a.is_empty());
-    let resumed = after.map(|cursor| transports.hub.resume(&log, cursor.as_bytes()));
+        .map_err(|denied| denied.into_problem(section))?;
+    let (log, scope) = (application.log.clone(), application.scope.clone());
+    let beginning = Beginning::of(&transports.hub, &log, ask.cursor.as_deref());
     let key = feed_key(scope.clone(), &frame::LINES, section);
-    let start = resumed.flatten().map_or(Start::Live, Start::After);
-    let mut reader = transports.hub.reader(&log, key, start, None);
+    let mut reader = transports.hub.reader(&log, key, beginning.start, None);
     let mut answer = Answer::at(reader.cursor().to_string());
-    if resumed == Some(None) {
+    if beginning.is_reset {
         answer.reset = true;
         return Ok(answer);
     }
-    if let Start::After(seq) = start {
+    if let Start::After(seq) = beginning.start {
         let page = transports
             .log
             .read(&log, seq, &scope.patterns, &scope.rights, limit)
-            .await;
-        let page = page.map_err(|e| Problem::from(&e))?;
+            .await?;
         answer.gap = page.end.gap.map(|oldest| Gap {
             oldest: log.at(oldest).to_string(),
         });
         answer.cursor = log.at(page.end.next).to_string();
-        answer.events = page
-            .events
-            .iter()
-            .map(|event| with_cursor(&log, event))
-            .collect::<Result<_, _>>()?;
+        answer.events = with_cursors(&log, &page.events)?;
         if !answer.events.is_empty() || answer.gap.is_some() || wait.is_zero() || !page.end.is_end {
             return Ok(answer);
         }
     } else if wait.is_zero() {
         return Ok(answer);
     }
-    let application = Application {
-        transport: Transport::LongPoll,
-        kind: transports.native.name,
-        log: log.clone(),
-        principal: ask.principal,
-        asked,
-        scope,
-        remote: ask.origin.remote,
-        user_agent: ask.origin.user_agent,
-    };
     let admitted = transports
         .connections
         .admit(section, application)
-        .map_err(|r| refused_problem(r, section))?;
+        .map_err(|refused| Denied::Full(refused).into_problem(section))?;
     wait_for_events(transports, &admitted, &mut reader, &mut answer, wait, limit).await?;
     Ok(answer)
 }
 
-/// An event of the log as history shows it.
-pub(crate) fn with_cursor(
+/// Events of the log as history shows them.
+pub(crate) fn with_cursors(
     log: &TenantLog,
-    event: &tidings_core::log::Logged,
-) -> Result<Box<RawValue>, Problem> {
-    let json = format!(
-        "{{\"cursor\":\"{}\",{}",
-        log.at(event.seq),
-        event.json.get(1..).unwrap_or("}")
-    );
-    RawValue::from_string(json).map_err(|e| Problem::internal(&e.to_string()))
+    events: &[Logged],
+) -> Result<Vec<Box<RawValue>>, Problem> {
+    let with_cursor = |event: &Logged| {
+        let members = event.json.get(1..).unwrap_or("}");
+        let json = format!("{{\"cursor\":\"{}\",{members}", log.at(event.seq));
+        RawValue::from_string(json).map_err(|e| Problem::internal(&e.to_string()))
+    };
+    events.iter().map(with_cursor).collect()
 }
 
 async fn wait_for_events(
     transports: &Transports,
     admitted: &Admitted,
-    reader: &mut tidings_core::hub::Reader,
+    reader: &mut Reader,
     answer: &mut Answer,
     wait: Duration,
     limit: usize,
@@ -208,7 +162,7 @@ async fn wait_for_events(
                     return Ok(());
                 }
                 Delivery::Dropped { count } => {
-                    metrics::counter!("tidings_dropped_total").increment(count);
+                    dropped(count);
                     answer.dropped = Some(answer.dropped.unwrap_or(0) + count);
                 }
                 Delivery::Frames { bytes, .. } => {

@@ -3,9 +3,11 @@
 //! - `frame`: bytes on the wire
 //! - `connections`: who is connected, admitted, listed, closed
 //! - `request`: what a stream's request asks for
+//! - `admission`: from a request to a stream, or to the reason why not
 //! - `sse`, `websocket`, `long_poll`: the three transports
 //! - `lane`: the threads that write SSE over plain HTTP/1.1
 
+pub(crate) mod admission;
 pub(crate) mod connections;
 pub(crate) mod frame;
 pub(crate) mod lane;
@@ -21,12 +23,10 @@ use std::time::Duration;
 use tidings_core::clock::{Clock, Timestamp};
 use tidings_core::hub::{FeedKey, Hub, Reader, RingSize, Style};
 use tidings_core::log::Log;
-use tidings_core::topic::Patterns;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::StreamSection;
-use crate::http::problem::Problem;
 use connections::{Connections, Scope};
 use frame::Reason;
 use lane::{Lane, LaneHandle};
@@ -132,22 +132,6 @@ impl Transports {
     }
 }
 
-/// A ticket that was bought for some topics opens a stream on no others.
-fn check_ticket(bought: Option<&Patterns>, asked: &Patterns) -> Result<(), Problem> {
-    let Some(bought) = bought else { return Ok(()) };
-    match asked
-        .as_slice()
-        .iter()
-        .find(|p| !bought.as_slice().contains(p))
-    {
-        None => Ok(()),
-        Some(pattern) => Err(Problem::forbidden(
-            "topic",
-            &format!("the ticket was not bought for {pattern}"),
-        )),
-    }
-}
-
 /// The feed of a scope in a style.
 fn feed_key(scope: Scope, style: &'static Style, section: &StreamSection) -> FeedKey {
     let size = RingSize {
@@ -175,6 +159,15 @@ fn same_but(reader: &Reader, scope: Scope) -> FeedKey {
         rights: scope.rights,
         style: now.style,
         size: now.size,
+    }
+}
+
+/// Waits for a write, but no longer than a client may take; zero is for ever. None where it took longer.
+async fn in_time<T>(limit: Duration, write: impl Future<Output = T>) -> Option<T> {
+    if limit.is_zero() {
+        Some(write.await)
+    } else {
+        tokio::time::timeout(limit, write).await.ok()
     }
 }
 

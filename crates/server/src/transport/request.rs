@@ -46,6 +46,13 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Where the client says that it stands, as bytes: a cursor of nobody's is still a parameter.
+    #[must_use]
+    pub(crate) fn cursor(&self, name: &str) -> Option<Vec<u8>> {
+        let cursor = self.get(name).map(|text| text.as_bytes().to_vec());
+        cursor.filter(|bytes| !bytes.is_empty())
+    }
+
     /// The topics and patterns: `topic`, repeatable. `is_required` refuses none at all.
     pub(crate) fn topics(&self, is_required: bool) -> Result<Patterns, Problem> {
         let topics: Vec<&str> = self.all("topic").collect();
@@ -105,10 +112,10 @@ pub(crate) fn patterns(of: &[impl AsRef<str>]) -> Result<Patterns, String> {
 /// Where a client says it stands: the header wins over `?last_event_id=`. Bytes, because browsers send what they got.
 #[must_use]
 pub(crate) fn last_event_id(headers: &HeaderMap, query: &Query) -> Option<Vec<u8>> {
-    let header = headers.get(LAST_EVENT_ID).map(|v| v.as_bytes().to_vec());
-    header
-        .or_else(|| query.get("last_event_id").map(|v| v.as_bytes().to_vec()))
-        .filter(|v| !v.is_empty())
+    match headers.get(LAST_EVENT_ID) {
+        Some(value) => Some(value.as_bytes().to_vec()).filter(|bytes| !bytes.is_empty()),
+        None => query.cursor("last_event_id"),
+    }
 }
 
 /// Where a request came from, and with what.

@@ -38,14 +38,19 @@ pub enum Action {
     Subscribe,
     /// Read what a topic holds.
     Read,
+    /// What a module's own path does, by its name in the schema. The topic is the one that tells of it.
+    Module(&'static str),
 }
 
 impl Action {
-    fn name(self) -> &'static str {
+    /// The action's name in policies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
             Self::Read => "read",
+            Self::Module(name) => name,
         }
     }
 }
@@ -105,19 +110,18 @@ impl std::fmt::Debug for Policies {
 struct Types {
     user: EntityUid,
     topic: EntityTypeName,
-    actions: HashMap<&'static str, EntityUid>,
+    actions: HashMap<String, EntityUid>,
 }
 
 impl Types {
-    fn new() -> Option<Self> {
+    fn new(schema: &Schema) -> Option<Self> {
         let name = |text: &str| EntityTypeName::from_str(text).ok();
         let uid = |of: &EntityTypeName, id: &str| {
             EntityUid::from_type_name_and_id(of.clone(), EntityId::new(id))
         };
-        let action = name("Tidings::Action")?;
-        let actions = ["publish", "subscribe", "read"]
-            .into_iter()
-            .map(|a| (a, uid(&action, a)))
+        let actions = schema
+            .actions()
+            .map(|action| (action.id().unescaped().to_owned(), action.clone()))
             .collect();
         Some(Self {
             user: uid(&name("Tidings::User")?, "user"),
@@ -172,6 +176,7 @@ impl Policies {
         };
         let (schema, _) =
             Schema::from_cedarschema_str(SCHEMA).map_err(|e| broken(e.to_string()))?;
+        let types = Types::new(&schema).ok_or_else(|| broken("type names".into()))?;
         let validator = Validator::new(schema);
         let mut set = PolicySet::new();
         let mut reach = Reach::default();
@@ -208,7 +213,7 @@ impl Policies {
         Ok(Self {
             set,
             authorizer: Authorizer::new(),
-            types: Types::new().ok_or_else(|| broken("type names".into()))?,
+            types,
             reach,
             decided: Cache::new(CACHED),
             patterns: Cache::new(CACHED / 10),

@@ -19,13 +19,16 @@ pub(super) struct Fresh {
     pub(super) head: Seq,
 }
 
+/// Ids that events bear, by tenant, source and id: key and content.
+pub(super) type Ids = HashMap<(i64, String, String), (i64, String)>;
+
 /// One transaction in the making.
 pub(super) struct Batch {
     pub(super) now: Timestamp,
     pub(super) fresh: HashMap<i64, Fresh>,
     pub(super) rows: Vec<NewRow>,
-    /// Ids given in this transaction, by tenant, source and id: key and content.
-    pub(super) ids: HashMap<(i64, String, String), (i64, String)>,
+    /// Those given in this transaction.
+    pub(super) ids: Ids,
     pub(super) answers: Vec<Answer<()>>,
     pub(super) bytes: usize,
     /// Whether what topics hold must be written down with it.

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::super::{Idempotency, PublishError, Published, TenantLog, WriteError, Written};
+use super::super::store;
+use super::super::{
+    AppendError, Idempotency, PublishError, Published, TenantLog, WriteError, Written,
+};
+use super::batch::Ids;
 use crate::clock::Timestamp;
 use crate::cursor::Seq;
 use crate::db::{Conn, DbError};
@@ -52,18 +56,55 @@ pub struct Tx<'a> {
     pub(super) conn: &'a mut Conn,
     pub(super) log: &'a TenantLog,
     pub(super) rules: &'a TopicRules,
+    /// Given in this transaction before.
+    pub(super) ids: &'a Ids,
     pub(super) now: Timestamp,
     pub(super) events: Vec<(Event, bool)>,
 }
 
 impl Tx<'_> {
-    /// Appends an event to the tenant's log. It gets its place when the transaction commits.
+    /// Appends an event to the tenant's log. It gets its place when the transaction commits. One that bears a publisher's
+    /// id goes by [`Tx::append_once`]: an id that stands twice fails everybody's transaction.
     pub fn append(&mut self, event: NewEvent) -> EventId {
         let is_ephemeral = self.rules.is_ephemeral(&event.topic);
         let event = event.seal(self.now);
         let id = event.id.clone();
         self.events.push((event, is_ephemeral));
         id
+    }
+
+    /// Appends an event unless it stands already: the same id, source and content are the same event.
+    pub fn append_once(&mut self, event: NewEvent) -> Result<EventId, AppendError> {
+        let is_ephemeral = self.rules.is_ephemeral(&event.topic);
+        let event = event.seal(self.now);
+        let id = event.id.clone();
+        if let Some(identity) = event.identity.as_ref().filter(|_| !is_ephemeral) {
+            let is_same = |(own, _): &&(Event, bool)| {
+                own.id == id
+                    && own
+                        .identity
+                        .as_ref()
+                        .is_some_and(|i| i.source == identity.source)
+            };
+            let own = self.events.iter().find(is_same);
+            let own = own.and_then(|(own, _)| own.identity.as_ref().map(|i| i.content.clone()));
+            let key = (self.log.number, identity.source.clone(), id.to_string());
+            let stands = match (own, self.ids.get(&key)) {
+                (Some(content), _) => Some(content),
+                (None, Some((_, content))) => Some(content.clone()),
+                (None, None) => {
+                    store::find_id(self.conn, self.log.number, &identity.source, id.as_str())?
+                        .map(|(_, content)| content)
+                }
+            };
+            match stands {
+                Some(content) if content == identity.content => return Ok(id),
+                Some(_) => return Err(AppendError::IdConflict),
+                None => {}
+            }
+        }
+        self.events.push((event, is_ephemeral));
+        Ok(id)
     }
 
     /// The time of this transaction.

@@ -314,6 +314,7 @@ impl Committer {
                 conn,
                 log: &log,
                 rules: &rules,
+                ids: &batch.ids,
                 now,
                 events: Vec::new(),
             };

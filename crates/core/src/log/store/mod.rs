@@ -152,23 +152,52 @@ pub fn visit(
             return Ok(end);
         }
     }
+    in_snapshot(conn, |conn| {
+        let gap = gap(conn, log, after, patterns, admits)?;
+        let from = gap.unwrap_or(after);
+        let end = walk(conn, log, from, patterns, limit, admits, each)?;
+        Ok(PageEnd { gap, ..end })
+    })
+}
+
+/// Reads a page of all that is kept after a place: for who wants what there is. Who follows ([`visit`]) goes on behind the
+/// gap instead, where nothing is missing.
+pub fn kept(
+    conn: &mut Conn,
+    log: &TenantLog,
+    after: Seq,
+    patterns: &Patterns,
+    limit: usize,
+    admits: impl Fn(&str) -> bool,
+) -> Result<Page, DbError> {
+    in_snapshot(conn, |conn| {
+        let gap = if log.trimmed() > after {
+            gap(conn, log, after, patterns, &admits)?
+        } else {
+            None
+        };
+        let mut events = Vec::new();
+        let end = walk(conn, log, after, patterns, limit, &admits, &mut |row| {
+            events.push(Logged::new(row));
+        })?;
+        Ok(Page {
+            events,
+            end: PageEnd { gap, ..end },
+        })
+    })
+}
+
+/// Runs statements that all see the same moment.
+fn in_snapshot<T>(
+    conn: &mut Conn,
+    run: impl FnOnce(&mut Conn) -> Result<T, DbError>,
+) -> Result<T, DbError> {
     let begin = match conn {
         Conn::Sqlite(_) => "BEGIN",
         Conn::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     };
     conn.batch(begin)?;
-    let result = gap(conn, log, after, patterns, admits).and_then(|gap| {
-        let end = walk(
-            conn,
-            log,
-            gap.unwrap_or(after),
-            patterns,
-            limit,
-            admits,
-            each,
-        )?;
-        Ok(PageEnd { gap, ..end })
-    });
+    let result = run(conn);
     conn.batch("COMMIT")?;
     result
 }
@@ -404,6 +433,17 @@ const ONE_TENANT: &str = "SELECT t.number, t.name, t.epoch, t.head, t.trimmed, \
 /// Every tenant's log.
 pub fn tenants(conn: &mut Conn) -> Result<Vec<TenantLog>, DbError> {
     conn.rows(TENANTS, &[], tenant_log)
+}
+
+/// The same, each with the head that its events say: the stored one lies behind while a server runs, and after a crash.
+pub fn committed_tenants(conn: &mut Conn) -> Result<Vec<TenantLog>, DbError> {
+    let mut logs = tenants(conn)?;
+    for log in &mut logs {
+        if let Some(last) = write::last_after(conn, log.number, log.head())? {
+            *log.head.get_mut() = last;
+        }
+    }
+    Ok(logs)
 }
 
 /// One tenant's log, where it has been made.

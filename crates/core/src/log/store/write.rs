@@ -20,21 +20,28 @@ pub(in crate::log) fn catch_up(conn: &mut Conn) -> Result<(), DbError> {
         Ok((row.int(0)?, count(row.int(1)?)))
     })?;
     for (number, head) in noted {
+        let Some(last) = last_after(conn, number, head)? else {
+            continue;
+        };
         let bounds = [key(number, head).into(), key(number, Seq::MAX).into()];
-        let last = conn.row(
-            "SELECT MAX(key) FROM events WHERE key > $1 AND key <= $2",
-            &bounds,
-            |row| row.opt_int(0),
-        )?;
-        let Some(last) = last.flatten() else { continue };
         conn.execute(COUNT, &[number.into(), bounds[0], bounds[1]])?;
-        let last = i64::try_from(seq_of(last)).unwrap_or(i64::MAX);
+        let last = i64::try_from(last).unwrap_or(i64::MAX);
         conn.execute(
             "UPDATE tenants SET head = $1 WHERE number = $2",
             &[last.into(), number.into()],
         )?;
     }
     Ok(())
+}
+
+/// The place of a tenant's last event, where that lies beyond `head`.
+pub(super) fn last_after(conn: &mut Conn, number: i64, head: Seq) -> Result<Option<Seq>, DbError> {
+    let last = conn.row(
+        "SELECT MAX(key) FROM events WHERE key > $1 AND key <= $2",
+        &[key(number, head).into(), key(number, Seq::MAX).into()],
+        |row| row.opt_int(0),
+    )?;
+    Ok(last.flatten().map(seq_of))
 }
 
 /// Writes down what topics hold and how far the logs have come. Fails where somebody else has moved a head.

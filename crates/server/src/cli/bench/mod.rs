@@ -52,21 +52,25 @@ pub(crate) struct Args {
     /// What to measure
     #[arg(value_enum)]
     mode: Mode,
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Process of the server, for its CPU and memory; known by itself without --url
-    #[arg(long, value_name = "PID")]
+    /// Address of a running server, on this machine; it is never taken from the environment
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Token of that server [environment: `TIDINGS_TOKEN`]
+    #[arg(long, value_name = "TOKEN", requires = "url")]
+    token: Option<String>,
+    /// Process of that server, for its CPU and memory; known by itself without --url
+    #[arg(long, value_name = "PID", requires = "url")]
     server_pid: Option<u32>,
-    /// Open streams [default: 1000; replay 200]
+    /// Open streams (not ingest) [default: 1000; replay 200]
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(1..=25_000))]
     connections: Option<u32>,
-    /// Publishes a second [default: broadcast 100, unicast 1000]
+    /// Publishes a second (broadcast, unicast) [default: broadcast 100, unicast 1000]
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
-    /// How long to measure
+    /// How long to measure (not replay, which takes what it takes)
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
-    /// Connections that publish [default: 1; unicast 4, ingest 16]
+    /// Connections that publish (broadcast, unicast, ingest) [default: 1; unicast 4, ingest 16]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     publishers: Option<u16>,
     /// Events of one request (ingest)
@@ -139,7 +143,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
 async fn measure(args: &Args) -> Result<report::Report, Failure> {
     let progress = progress(args);
     progress.set_message("starting");
-    let target = Target::open(&args.server, args.server_pid, args.allow_remote).await?;
+    let server = ServerArgs {
+        url: args.url.clone(),
+        token: args.token.clone(),
+    };
+    let target = Target::open(&server, args.server_pid, args.allow_remote).await?;
     let report = modes::measure(args, &target, &progress).await;
     progress.finish_and_clear();
     report

@@ -13,7 +13,6 @@ use tidings_core::clock::Clock;
 use tokio::time::Instant;
 
 use self::traffic::{Kind, Traffic};
-use super::publish::{client, failure};
 use super::{Failure, ServerArgs, warn};
 
 /// The most events of one request.
@@ -47,7 +46,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     if !(args.rate > 0.0 && args.rate <= 100_000.0) {
         return Err(Failure::usage("--rate is more than 0 and at most 100000"));
     }
-    let client = client(&args.server)?;
+    let client = args.server.client()?;
     let progress = ProgressBar::new(args.count.unwrap_or(0));
     if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} events in {elapsed} {msg}") {
         progress.set_style(style);
@@ -81,8 +80,7 @@ async fn send(args: &Args, client: &Client, progress: &ProgressBar) -> Result<u6
                     let event = traffic.next(Clock::System.now());
                     NewEvent::new(event.topic, event.kind, &event.data)
                 })
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(failure)?;
+                .collect::<Result<Vec<_>, _>>()?;
             let key = format!("simulate-{run:016x}-{made}");
             made += count;
             match client.publish_batch(&events, Some(&key)).await {
@@ -91,7 +89,7 @@ async fn send(args: &Args, client: &Client, progress: &ProgressBar) -> Result<u6
                 Err(e) if e.is_temporary() && sent > 0 => {
                     warn(&format!("{count} events not sent: {e}"));
                 }
-                Err(e) => return Err(failure(e)),
+                Err(e) => return Err(e.into()),
             }
             progress.set_position(sent);
         }
@@ -130,7 +128,7 @@ mod tests {
     }
 
     async fn sent(args: &Args) -> Result<u64, Failure> {
-        let client = client(&args.server)?;
+        let client = args.server.client()?;
         send(args, &client, &ProgressBar::hidden()).await
     }
 

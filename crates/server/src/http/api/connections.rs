@@ -1,29 +1,27 @@
 //! `/api/v1/connections`: one's own open connections, or all of the tenant for those who may see them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tidings_core::auth::Principal;
+use tidings_core::tenant::Tenant;
 use uuid::Uuid;
 
+use super::list::Page;
 use super::{ADMIN, caller};
 use crate::app::App;
 use crate::http::body;
 use crate::http::problem::Problem;
-use crate::transport::connections::ConnectionInfo;
+use crate::transport::connections::Connection;
 use crate::transport::frame::Reason;
 use crate::transport::request::Query;
 
 /// The scope that shows all of the tenant's connections.
 const READ_ALL: &str = "connections:read";
-
-#[derive(Debug, Serialize)]
-struct List {
-    connections: Vec<ConnectionInfo>,
-    cursor: Option<String>,
-}
 
 fn may_see(principal: &Principal, subject: &str) -> bool {
     principal.subject.as_ref() == subject
@@ -39,23 +37,21 @@ fn unknown() -> Problem {
 pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let principal = caller(&app, &parts).await?;
-    let query = Query::of(&parts.uri);
-    let limit = usize::try_from(query.number("limit", 100, 1, 1_000)?).unwrap_or(usize::MAX);
+    let page = Page::of(&Query::of(&parts.uri))?;
     let mut all = app.transports.connections.list(&principal.tenant);
     all.retain(|c| may_see(&principal, &c.subject));
-    if let Some(after) = query.get("after") {
-        let at = all.iter().position(|c| c.connection_id == after);
+    if let Some(after) = &page.after {
+        let at = all.iter().position(|c| c.connection_id == *after);
         let at = at.ok_or_else(|| Problem::bad_request("after", "not a cursor of this list"))?;
         all.drain(..=at);
     }
-    let more = all.len() > limit;
-    all.truncate(limit);
-    let cursor = all.last().filter(|_| more).map(|c| c.connection_id.clone());
-    Ok(Json(List {
-        connections: all,
-        cursor,
-    })
-    .into_response())
+    Ok(page.answer("connections", all, |c| &c.connection_id, |c| c))
+}
+
+fn find(app: &App, tenant: &Tenant, id: &str) -> Result<Arc<Connection>, Problem> {
+    let id = Uuid::parse_str(id).map_err(|_| unknown())?;
+    let found = app.transports.connections.find(tenant, id);
+    found.ok_or_else(unknown)
 }
 
 /// Closes one.
@@ -66,19 +62,14 @@ pub(crate) async fn close(
 ) -> Result<StatusCode, Problem> {
     let (parts, _) = request.into_parts();
     let principal = caller(&app, &parts).await?;
-    let id = Uuid::parse_str(&id).map_err(|_| unknown())?;
-    let found = app
-        .transports
-        .connections
-        .find(&principal.tenant, id)
-        .ok_or_else(unknown)?;
+    let found = find(&app, &principal.tenant, &id)?;
     if !may_see(&principal, &found.principal().subject) {
         return Err(unknown());
     }
     if app
         .transports
         .connections
-        .close(&principal.tenant, id, Reason::Closed)
+        .close(&principal.tenant, found.id, Reason::Closed)
     {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -105,20 +96,8 @@ pub(crate) async fn refresh(
 ) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let caller = caller(&app, &parts).await?;
-    let limits = &app.config.limits;
-    let Token { token } = body::json(
-        &parts.headers,
-        content,
-        limits.body_other,
-        limits.json_depth,
-    )
-    .await?;
-    let id = Uuid::parse_str(&id).map_err(|_| unknown())?;
-    let found = app
-        .transports
-        .connections
-        .find(&caller.tenant, id)
-        .ok_or_else(unknown)?;
+    let Token { token } = body::json(&parts.headers, content, &app.config.limits).await?;
+    let found = find(&app, &caller.tenant, &id)?;
     let holder = found.principal();
     if holder.subject != caller.subject {
         return Err(unknown());
@@ -128,7 +107,7 @@ pub(crate) async fn refresh(
     if !app
         .transports
         .connections
-        .refresh(&caller.tenant, id, principal)
+        .refresh(&caller.tenant, found.id, principal)
     {
         return Err(unknown());
     }

@@ -6,11 +6,13 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tidings_core::db::DbError;
+use tidings_core::db::{Conn, DbError};
 use tidings_core::ingest::native;
 use tidings_core::log::dead_letter::{self, DeadLetter};
+use tidings_core::log::{AppendError, PublishError, WriteError};
 
 use super::admin;
+use super::list::Page;
 use crate::app::App;
 use crate::http::api::events;
 use crate::http::body;
@@ -46,12 +48,6 @@ impl From<DeadLetter> for Shown {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct List {
-    dead_letters: Vec<Shown>,
-    cursor: Option<String>,
-}
-
 /// Sets something aside.
 pub(crate) async fn set_aside(
     State(app): State<App>,
@@ -59,14 +55,7 @@ pub(crate) async fn set_aside(
 ) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let principal = admin(&app, &parts).await?;
-    let limits = &app.config.limits;
-    let asked: Asked = body::json(
-        &parts.headers,
-        content,
-        limits.body_other,
-        limits.json_depth,
-    )
-    .await?;
+    let asked: Asked = body::json(&parts.headers, content, &app.config.limits).await?;
     for (field, text) in [("source", &asked.source), ("reason", &asked.reason)] {
         if text.is_empty() || text.len() > 1_024 || text.contains('\0') {
             return Err(Problem::invalid(field, "1 to 1024 bytes without NUL"));
@@ -83,7 +72,7 @@ pub(crate) async fn set_aside(
             now,
         )
     });
-    let id = written.await.map_err(|e| Problem::from(&e))?.value;
+    let id = written.await?.value;
     Ok((StatusCode::CREATED, Json(serde_json::json!({ "id": id }))).into_response())
 }
 
@@ -91,31 +80,13 @@ pub(crate) async fn set_aside(
 pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let principal = admin(&app, &parts).await?;
-    let query = Query::of(&parts.uri);
-    let limit = usize::try_from(query.number("limit", 100, 1, 1_000)?).unwrap_or(usize::MAX);
-    let log = app
-        .log
-        .tenant(&principal.tenant)
-        .await
-        .map_err(|e| Problem::from(&e))?;
-    let after = query.get("after").map(str::to_owned);
-    let read = move |conn: &mut tidings_core::db::Conn| {
-        dead_letter::list(conn, log.number, after.as_deref(), limit + 1)
-    };
-    let mut all = app
-        .log
-        .db()
-        .read(read)
-        .await
-        .map_err(|e| Problem::from(&e))?;
-    let more = all.len() > limit;
-    all.truncate(limit);
-    let cursor = all.last().filter(|_| more).map(|d| d.id.clone());
-    Ok(Json(List {
-        dead_letters: all.into_iter().map(Shown::from).collect(),
-        cursor,
-    })
-    .into_response())
+    let page = Page::of(&Query::of(&parts.uri))?;
+    let log = app.log.tenant(&principal.tenant).await?;
+    let (after, to_read) = (page.after.clone(), page.to_read());
+    let read =
+        move |conn: &mut Conn| dead_letter::list(conn, log.number, after.as_deref(), to_read);
+    let letters = app.log.db().read(read).await?;
+    Ok(page.answer("dead_letters", letters, |d| &d.id, Shown::from))
 }
 
 /// Tries again to take one in: as an event of tidings' own form. It is dropped once that has worked.
@@ -127,35 +98,31 @@ pub(crate) async fn retry(
     let (parts, _) = request.into_parts();
     let principal = admin(&app, &parts).await?;
     let unknown = || Problem::not_found("there is no such dead letter");
-    let log = app
-        .log
-        .tenant(&principal.tenant)
-        .await
-        .map_err(|e| Problem::from(&e))?;
+    let log = app.log.tenant(&principal.tenant).await?;
     let (number, of) = (log.number, id.clone());
     let found = app
         .log
         .db()
         .read(move |conn| dead_letter::find(conn, number, &of))
-        .await
-        .map_err(|e| Problem::from(&e))?;
+        .await?;
     let letter = found.ok_or_else(unknown)?;
-    let events = native::json(letter.content.as_bytes(), &events::limits(&app), None)
-        .map_err(Problem::from)?;
+    let events = native::json(letter.content.as_bytes(), &events::limits(&app), None)?;
     events::check_publish(&app, &principal, &events)?;
-    let written = app.log.write::<_, DbError>(&principal.tenant, move |tx| {
+    let written = app.log.write::<_, Refused>(&principal.tenant, move |tx| {
         // Twice at once: only one of them finds it.
         if !dead_letter::remove(tx, number, &id)? {
             return Ok(None);
         }
-        Ok(Some(
-            events
-                .into_iter()
-                .map(|event| tx.append(event).to_string())
-                .collect::<Vec<_>>(),
-        ))
+        let mut ids = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate() {
+            let id = tx
+                .append_once(event)
+                .map_err(|why| Refused { index, why })?;
+            ids.push(id.to_string());
+        }
+        Ok(Some(ids))
     });
-    let written = written.await.map_err(|e| Problem::from(&e))?;
+    let written = written.await.map_err(problem)?;
     let ids = written.value.ok_or_else(unknown)?;
     let cursor = written.cursor.map(|c| c.to_string());
     Ok((
@@ -163,4 +130,32 @@ pub(crate) async fn retry(
         Json(serde_json::json!({ "ids": ids, "cursor": cursor })),
     )
         .into_response())
+}
+
+/// Why a dead letter stays one.
+struct Refused {
+    /// The event's place in it.
+    index: usize,
+    why: AppendError,
+}
+
+impl From<DbError> for Refused {
+    fn from(e: DbError) -> Self {
+        Self {
+            index: 0,
+            why: e.into(),
+        }
+    }
+}
+
+fn problem(e: WriteError<Refused>) -> Problem {
+    let e = match e {
+        WriteError::Refused(Refused { index, why }) => match why {
+            AppendError::IdConflict => return Problem::from(PublishError::IdConflict { index }),
+            AppendError::Database(e) => WriteError::Refused(e),
+        },
+        WriteError::Full => WriteError::Full,
+        WriteError::Unavailable(e) => WriteError::Unavailable(e),
+    };
+    Problem::from(e)
 }

@@ -22,7 +22,8 @@ use crate::http::entry::MadeEvent;
 use crate::http::problem::{Kind, Problem};
 use crate::telemetry::metrics::publishes;
 use crate::telemetry::request::RequestIds;
-use crate::transport::long_poll::{self, Gap, with_cursor};
+use crate::transport::admission::whole_scope;
+use crate::transport::long_poll::{self, Gap, with_cursors};
 use crate::transport::request::Query;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -124,8 +125,16 @@ fn has_cloud_headers(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
 
+/// What an `Idempotency-Key` is.
+pub(crate) const KEY: &str = "1 to 255 printable ASCII characters";
+
+/// Whether a text may be an `Idempotency-Key`.
+pub(crate) fn is_key(text: &str) -> bool {
+    (1..=MAX_KEY_BYTES).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+}
+
 fn wrong_key() -> Problem {
-    Problem::bad_request("Idempotency-Key", "1 to 255 printable ASCII characters")
+    Problem::bad_request("Idempotency-Key", KEY)
 }
 
 /// Publishes events that came as separate texts, as over a WebSocket.
@@ -135,7 +144,7 @@ pub(crate) async fn publish_items(
     items: Vec<Box<RawValue>>,
     key: Option<String>,
 ) -> Result<Published, Problem> {
-    let events = native::items(&items, &limits(app), None).map_err(Problem::from)?;
+    let events = native::items(&items, &limits(app), None)?;
     let content = items
         .iter()
         .map(|item| item.get())
@@ -179,9 +188,7 @@ async fn publish_events(
     let idempotency = match key {
         None => None,
         Some(key) => {
-            let is_plain = !key.is_empty()
-                && key.len() <= MAX_KEY_BYTES
-                && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+            let is_plain = is_key(&key);
             let request = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content);
             let request = request
                 .as_ref()
@@ -208,7 +215,7 @@ async fn publish_events(
         Err(_) => ("refused", None),
     };
     publishes(word, count, took);
-    result.map_err(|e| Problem::from(&e))
+    result.map_err(Problem::from)
 }
 
 #[derive(Serialize)]
@@ -230,18 +237,8 @@ pub(crate) async fn history(
     let asked = query.topics(true)?;
     let limit = query.number("limit", long_poll::DEFAULT_LIMIT, 1, long_poll::MAX_LIMIT)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (scope, lost) = app.transports.connections.scope(&principal, &asked);
-    if let Some(pattern) = lost.first() {
-        return Err(Problem::forbidden(
-            "topic",
-            &format!("the policy allows nothing of {pattern}"),
-        ));
-    }
-    let log = app
-        .log
-        .tenant(&principal.tenant)
-        .await
-        .map_err(|e| Problem::from(&e))?;
+    let scope = whole_scope(&app.transports.connections, &principal, &asked, "topic")?;
+    let log = app.log.tenant(&principal.tenant).await?;
     let after = match query.get("after").filter(|after| !after.is_empty()) {
         None => 0,
         Some(cursor) => app.hub.resume(&log, cursor.as_bytes()).ok_or_else(|| {
@@ -250,19 +247,14 @@ pub(crate) async fn history(
     };
     let page = app
         .log
-        .read(&log, after, &scope.patterns, &scope.rights, limit)
-        .await
-        .map_err(|e| Problem::from(&e))?;
+        .history(&log, after, &scope.patterns, &scope.rights, limit)
+        .await?;
     // From the very beginning nothing is missing that was asked for.
     let gap = page.end.gap.filter(|_| after > 0).map(|oldest| Gap {
         oldest: log.at(oldest).to_string(),
     });
     let answer = History {
-        events: page
-            .events
-            .iter()
-            .map(|event| with_cursor(&log, event))
-            .collect::<Result<_, _>>()?,
+        events: with_cursors(&log, &page.events)?,
         cursor: log.at(page.end.next).to_string(),
         gap,
     };

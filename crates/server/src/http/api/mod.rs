@@ -4,6 +4,7 @@ pub(crate) mod connections;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod health;
+mod list;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod page;

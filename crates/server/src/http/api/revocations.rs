@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tidings_core::auth::{Revocation, Revocations};
-use tidings_core::db::DbError;
+use tidings_core::db::{Conn, DbError};
 use tidings_core::event::EventId;
 
 use super::admin;
+use super::list::Page;
 use crate::app::App;
 use crate::http::body;
 use crate::http::problem::Problem;
@@ -52,12 +53,6 @@ impl From<Revocation> for Shown {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct List {
-    revocations: Vec<Shown>,
-    cursor: Option<String>,
-}
-
 fn check(field: &str, text: Option<&str>) -> Result<(), Problem> {
     let is_wrong =
         |t: &str| t.is_empty() || t.len() > MAX_TEXT_BYTES || t.chars().any(char::is_control);
@@ -74,14 +69,7 @@ fn check(field: &str, text: Option<&str>) -> Result<(), Problem> {
 pub(crate) async fn revoke(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let principal = admin(&app, &parts).await?;
-    let limits = &app.config.limits;
-    let asked: Asked = body::json(
-        &parts.headers,
-        content,
-        limits.body_other,
-        limits.json_depth,
-    )
-    .await?;
+    let asked: Asked = body::json(&parts.headers, content, &app.config.limits).await?;
     if asked.subject.is_some() == asked.token_id.is_some() {
         return Err(Problem::invalid(
             "subject",
@@ -106,8 +94,7 @@ pub(crate) async fn revoke(State(app): State<App>, request: Request) -> Result<R
         .write::<_, DbError>(&principal.tenant, move |tx| {
             Revocations::insert(tx, &stored)
         })
-        .await
-        .map_err(|e| Problem::from(&e))?;
+        .await?;
     app.revocations.add(revocation.clone());
     Ok((StatusCode::CREATED, Json(Shown::from(revocation))).into_response())
 }
@@ -116,29 +103,11 @@ pub(crate) async fn revoke(State(app): State<App>, request: Request) -> Result<R
 pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let principal = admin(&app, &parts).await?;
-    let query = Query::of(&parts.uri);
-    let limit = usize::try_from(query.number("limit", 100, 1, 1_000)?).unwrap_or(usize::MAX);
-    let (tenant, after) = (
-        principal.tenant.clone(),
-        query.get("after").map(str::to_owned),
-    );
-    let read = move |conn: &mut tidings_core::db::Conn| {
-        Revocations::list(conn, &tenant, after.as_deref(), limit + 1)
-    };
-    let mut all = app
-        .log
-        .db()
-        .read(read)
-        .await
-        .map_err(|e| Problem::from(&e))?;
-    let more = all.len() > limit;
-    all.truncate(limit);
-    let cursor = all.last().filter(|_| more).map(|r| r.id.clone());
-    Ok(Json(List {
-        revocations: all.into_iter().map(Shown::from).collect(),
-        cursor,
-    })
-    .into_response())
+    let page = Page::of(&Query::of(&parts.uri))?;
+    let (tenant, after, to_read) = (principal.tenant.clone(), page.after.clone(), page.to_read());
+    let read = move |conn: &mut Conn| Revocations::list(conn, &tenant, after.as_deref(), to_read);
+    let revocations = app.log.db().read(read).await?;
+    Ok(page.answer("revocations", revocations, |r| &r.id, Shown::from))
 }
 
 /// Undoes one.
@@ -156,7 +125,7 @@ pub(crate) async fn undo(
             Revocations::remove(tx, &tenant, &of)
         })
         .await;
-    if !removed.map_err(|e| Problem::from(&e))?.value {
+    if !removed?.value {
         return Err(Problem::not_found("there is no such revocation"));
     }
     app.revocations.undo(&principal.tenant, &id);

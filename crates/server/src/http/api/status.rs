@@ -36,18 +36,13 @@ struct Counts {
 pub(crate) async fn get(State(app): State<App>, request: Request) -> Result<Json<Status>, Problem> {
     let (parts, _) = request.into_parts();
     let principal = caller(&app, &parts).await?;
-    let log = app
-        .log
-        .tenant(&principal.tenant)
-        .await
-        .map_err(|e| Problem::from(&e))?;
+    let log = app.log.tenant(&principal.tenant).await?;
     let of = log.clone();
     let oldest = app
         .log
         .db()
         .read(move |conn| store::oldest(conn, &of))
-        .await
-        .map_err(|e| Problem::from(&e))?;
+        .await?;
     let [sse, websocket, long_poll] = app.transports.connections.counts_of(&principal.tenant);
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),

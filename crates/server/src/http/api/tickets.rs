@@ -10,6 +10,7 @@ use super::caller;
 use crate::app::App;
 use crate::http::body;
 use crate::http::problem::Problem;
+use crate::transport::admission::whole_scope;
 use crate::transport::request::patterns;
 
 #[derive(Debug, Default, Deserialize)]
@@ -28,32 +29,19 @@ struct Bought {
 pub(crate) async fn issue(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let principal = caller(&app, &parts).await?;
-    let limits = &app.config.limits;
-    let asked: Asked = body::json_or_default(
-        &parts.headers,
-        content,
-        limits.body_other,
-        limits.json_depth,
-    )
-    .await?;
+    let asked: Asked = body::json_or_default(&parts.headers, content, &app.config.limits).await?;
     let topics = match asked.topics {
         None => None,
         Some(topics) => {
             let topics = patterns(&topics).map_err(|why| Problem::invalid("topics", &why))?;
-            let (_, lost) = app.transports.connections.scope(&principal, &topics);
-            if let Some(pattern) = lost.first() {
-                return Err(Problem::forbidden(
-                    "topics",
-                    &format!("the policy allows nothing of {pattern}"),
-                ));
-            }
+            whole_scope(&app.transports.connections, &principal, &topics, "topics")?;
             Some(topics.as_slice().to_vec())
         }
     };
     let bought = app
         .tickets
         .issue(&principal, topics)
-        .map_err(|e| Problem::internal(&e.to_string()))?;
+        .map_err(|e| Problem::from(&e))?;
     let answer = Bought {
         ticket: bought.ticket,
         expires_in: bought.expires_in.as_secs(),
