@@ -93,6 +93,7 @@ impl Answer {
         }
     }
 
+    /// Reads the whole of it.
     pub(crate) fn read(socket: &mut TcpStream) -> Self {
         let mut from = BufReader::new(socket);
         let mut answer = Self::head(&mut from);
