@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
     /// Data folder of a server, running or not, in place of --url and --token
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token", "ca"])]
     data_dir: Option<PathBuf>,
     /// Topic or pattern; may be repeated. Without it, everything
     #[arg(long = "topic", value_name = "TOPIC")]

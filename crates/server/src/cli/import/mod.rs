@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
     /// Data folder of a server that is not running, in place of --url and --token; made where it is missing
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token", "ca"])]
     data_dir: Option<PathBuf>,
     /// File to read; without it, standard input
     #[arg(value_name = "FILE")]
