@@ -15,6 +15,7 @@ mod keygen;
 mod migrate;
 mod openapi;
 mod policy;
+mod progress;
 mod publish;
 mod serve;
 mod simulate;
