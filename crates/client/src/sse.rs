@@ -284,37 +284,6 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_standard() {
-        let cases: [(&[u8], Vec<Seen>); 9] = [
-            (b"data: YHOO\ndata: +2\ndata: 10\n\n", vec![frame("", "YHOO\n+2\n10", None)]),
-            (
-                b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
-                vec![
-                    Seen::Comment(b" test stream".into()),
-                    frame("", "first event", Some("1")),
-                    frame("", "second event", Some("")),
-                    frame("", " third event", None),
-                ],
-            ),
-            (b"data\n\ndata\ndata\n\ndata:", vec![frame("", "", None), frame("", "\n", None)]),
-            (b"data:test\n\ndata: test\n\n", vec![frame("", "test", None), frame("", "test", None)]),
-            (b"event: a\n\ndata: x\n\n", vec![frame("", "x", None)]),
-            (b"id: a\0b\ndata: x\n\n", vec![frame("", "x", None)]),
-            (b"retry: 12\nretry: 1x\nretry:\ndata: x\n\n", vec![Seen::Retry(12), frame("", "x", None)]),
-            (b"DATA: x\nfoo: y\ndata : z\n\n", vec![]),
-            (b"data: a:b: c\r\rdata: \xE2\x80\xA8\r\n\r\n", vec![frame("", "a:b: c", None), frame("", "\u{2028}", None)]),
-        ];
-        for (bytes, wanted) in cases {
-            assert_eq!(
-                parse(&[bytes]),
-                wanted,
-                "{:?}",
-                String::from_utf8_lossy(bytes)
-            );
-        }
-    }
-
-    #[test]
     fn one_byte_order_mark_at_the_very_start_is_skipped() {
         assert_eq!(
             parse(&[b"\xEF", b"\xBB", b"\xBFdata: x\n\n"]),
@@ -330,15 +299,6 @@ mod tests {
             parse(&[b"\xEF\xBB", b"data: x\n\ndata: y\n\n"]),
             [frame("", "y", None)]
         );
-    }
-
-    #[test]
-    fn the_last_id_outlives_its_frame() {
-        let mut parser = Parser::new();
-        parser
-            .feed(b"id: 7\ndata: a\n\ndata: b\n\nid: 8\n\n", &mut |_| {})
-            .unwrap();
-        assert_eq!(parser.last_event_id(), b"8");
     }
 
     #[test]

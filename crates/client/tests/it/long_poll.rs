@@ -32,17 +32,17 @@ async fn long_poll_asks_where_the_log_stands_first() {
     let mut stream = server.client().stream(subscription);
     let wanted = [
         "connected E-1",
-        "E-2 x",
-        "- y",
+        "event x E-2",
+        "event y",
         "checkpoint E-3",
         "lost",
         "connected E-3",
         "gap E-7",
         "dropped 2",
-        "E-9 z",
+        "event z E-9",
         "reset F-1",
         "closing forbidden",
-        "end: forbidden",
+        "end forbidden",
     ];
     assert_eq!(words(&mut stream, wanted.len()).await, wanted);
     let asked = |wait, after: &str| {

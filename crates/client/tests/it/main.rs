@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod conformance;
 mod long_poll;
 mod requests;
 mod script;

@@ -162,15 +162,15 @@ pub(crate) fn event(cursor: &str, id: &str) -> String {
     format!("event: t\nid: {cursor}\ndata: {}\n\n", event_json(id))
 }
 
-/// One word per delivery, so that a test reads as a list.
+/// A line per delivery, so that a test reads as a list: the words of `conformance/README.md`.
 pub(crate) fn word(delivery: &Result<Delivery, Error>) -> String {
+    let at = |cursor: &Option<String>| match cursor {
+        Some(cursor) => format!(" {cursor}"),
+        None => String::new(),
+    };
     match delivery {
-        Ok(Delivery::Connected { cursor, .. }) => {
-            format!("connected {}", cursor.as_deref().unwrap_or("-"))
-        }
-        Ok(Delivery::Event { cursor, event }) => {
-            format!("{} {}", cursor.as_deref().unwrap_or("-"), event.id)
-        }
+        Ok(Delivery::Connected { cursor, .. }) => format!("connected{}", at(cursor)),
+        Ok(Delivery::Event { cursor, event }) => format!("event {}{}", event.id, at(cursor)),
         Ok(Delivery::Gap { oldest }) => format!("gap {oldest}"),
         Ok(Delivery::Reset { cursor }) => format!("reset {cursor}"),
         Ok(Delivery::Dropped { count }) => format!("dropped {count}"),
@@ -181,9 +181,9 @@ pub(crate) fn word(delivery: &Result<Delivery, Error>) -> String {
         Ok(Delivery::Closing { reason, .. }) => format!("closing {reason}"),
         Ok(Delivery::Lost { .. }) => "lost".into(),
         Ok(_) => "?".into(),
-        Err(Error::Closed { reason }) => format!("end: {reason}"),
+        Err(Error::Closed { reason }) => format!("end {reason}"),
         Err(e) => format!(
-            "end: {}",
+            "end {}",
             e.status().map_or_else(|| e.to_string(), |s| s.to_string())
         ),
     }

@@ -7,44 +7,16 @@ use tidings_client::Subscription;
 use crate::script::{Act, SSE, Server, connected, event, event_json, sse, words};
 
 #[tokio::test]
-async fn sse_resumes_from_what_was_handed_out() {
-    let first = connected("E-4")
-        + &event("E-5", "x")
-        + &event("E-6", "y")
-        + "event: t\nid: E-7\ndata: {cut";
-    let second = connected("E-6") + "event: checkpoint\nid: E-9\ndata: {\"cursor\":\"E-9\"}\n\n";
-    let server = Server::play(vec![
-        Act::Answer(sse(&first)),
-        Act::Close,
-        Act::Answer(sse(&second)),
-        Act::Hold(sse(&connected("E-9"))),
-    ])
-    .await;
+async fn a_request_names_topics_and_credential() {
+    let server = Server::play(vec![Act::Hold(sse(&connected("E-4")))]).await;
     let mut stream = server.client().stream(Subscription::new(["a/**", "b"]));
-    let wanted = [
-        "connected E-4",
-        "E-5 x",
-        "E-6 y",
-        "lost",
-        "lost",
-        "connected E-6",
-        "checkpoint E-9",
-        "lost",
-        "connected E-9",
-    ];
-    assert_eq!(words(&mut stream, wanted.len()).await, wanted);
+    assert_eq!(words(&mut stream, 1).await, ["connected E-4"]);
     let head = server.head(0).await;
     assert!(
         head.starts_with("get /api/v1/stream?topic=a%2f**&topic=b http/1.1"),
         "{head}"
     );
-    assert!(
-        head.contains("authorization: bearer tok\r\n") && !head.contains("last-event-id"),
-        "{head}"
-    );
-    assert!(server.head(2).await.contains("last-event-id: e-6\r\n"));
-    assert!(server.head(3).await.contains("last-event-id: e-9\r\n"));
-    assert_eq!(stream.cursor(), Some("E-9"));
+    assert!(head.contains("authorization: bearer tok\r\n"), "{head}");
 }
 
 #[tokio::test]
@@ -64,8 +36,8 @@ async fn sse_frames_may_be_split_anywhere() {
         .stream(Subscription::new(["a/**"]).since("E-1"));
     let wanted = [
         "connected E-1",
-        "E-2 x",
-        "- ephemeral",
+        "event x E-2",
+        "event ephemeral",
         "gap E-3",
         "dropped 7",
         "reset F-1",
@@ -113,7 +85,7 @@ async fn closing_reasons_end_or_come_back() {
         let body = connected("E-1") + &closing(reason, 10);
         let server = Server::play(vec![Act::Answer(sse(&body))]).await;
         let mut stream = server.client().stream(Subscription::new(["a"]));
-        let end = format!("end: {reason}");
+        let end = format!("end {reason}");
         let wanted = ["connected E-1", &format!("closing {reason}"), &end, &end];
         assert_eq!(words(&mut stream, 4).await, wanted);
     }

@@ -39,7 +39,7 @@ async fn a_provider_replaces_an_expired_token() {
         "connected E-1",
         "lost",
         "lost",
-        "end: 401",
+        "end 401",
     ];
     assert_eq!(words(&mut stream, wanted.len()).await, wanted);
     assert!(server.head(2).await.contains("bearer tok2"));
@@ -60,7 +60,7 @@ async fn what_is_refused_for_good_ends_the_stream() {
                 .stream(Subscription::new(["a"]).transport(transport));
             assert_eq!(
                 words(&mut stream, 1).await,
-                [format!("end: {}", &status[..3])]
+                [format!("end {}", &status[..3])]
             );
         }
         let busy = json("503 Busy", "retry-after: 1\r\nconnection: close\r\n", "{}");
@@ -73,7 +73,7 @@ async fn what_is_refused_for_good_ends_the_stream() {
             .client()
             .stream(Subscription::new(["a"]).transport(transport));
         let begun = Instant::now();
-        assert_eq!(words(&mut stream, 2).await, ["lost", "end: 403"]);
+        assert_eq!(words(&mut stream, 2).await, ["lost", "end 403"]);
         assert!(
             begun.elapsed() >= Duration::from_secs(1),
             "Retry-After was not honoured"

@@ -56,17 +56,17 @@ async fn websocket_resumes_and_reads_every_message() {
     let mut stream = server.client().stream(subscription);
     let wanted = [
         "connected E-1",
-        "E-2 x",
-        "- y",
+        "event x E-2",
+        "event y",
         "dropped 3",
         "closing drain",
         "connected E-2",
         "gap E-8",
-        "E-8 z",
+        "event z E-8",
         "lost",
         "connected E-8",
         "closing revoked",
-        "end: revoked",
+        "end revoked",
     ];
     assert_eq!(words(&mut stream, wanted.len()).await, wanted);
     let head = server.head(0).await;

@@ -37,13 +37,10 @@ async fn reader(core: &Core, asked: &[&str], start: Start) -> Reader {
 async fn numbers(reader: &mut Reader, count: usize) -> Vec<i64> {
     let mut numbers = Vec::new();
     while numbers.len() < count {
-        if let Delivery::Frames { bytes, .. } = reader.next().await {
-            numbers.extend(
-                std::str::from_utf8(&bytes)
-                    .unwrap()
-                    .lines()
-                    .map(|l| l.parse::<i64>().unwrap()),
-            );
+        if let Delivery::Frames { bytes, count, .. } = reader.next().await {
+            let lines = std::str::from_utf8(&bytes).unwrap().lines();
+            assert_eq!(lines.clone().count() as u64, count);
+            numbers.extend(lines.map(|l| l.parse::<i64>().unwrap()));
         }
     }
     numbers

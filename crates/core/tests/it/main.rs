@@ -9,6 +9,7 @@
 )]
 
 mod auth;
+mod conformance;
 mod disk;
 mod hub;
 mod life;

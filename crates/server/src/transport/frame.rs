@@ -108,6 +108,7 @@ pub(crate) fn sse_style(is_named: bool, is_data_alone: bool) -> &'static Style {
 
 /// Why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reason {
     /// The credential's time is over.
@@ -147,6 +148,7 @@ impl Reason {
 
 /// A control frame, before it is written in a transport's way.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Control {
     /// Always first.
@@ -305,82 +307,84 @@ pub(crate) fn jittered(base: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
     use tidings_core::cursor::Epoch;
 
     use super::*;
 
-    fn encoded(style: &Style, seq: Option<u64>) -> String {
-        let epoch = Epoch::stored("E");
-        let event = Encoding {
-            epoch: &epoch,
-            seq,
-            topic: "a",
-            kind: "t",
-            json: r#"{"id":"1","data":[1]}"#,
-            data: "[1]",
-        };
-        let mut out = Vec::new();
-        (style.encode)(&event, &mut out);
-        String::from_utf8(out).unwrap()
+    /// `conformance/framing.yaml`, as far as a server is concerned.
+    #[derive(Deserialize)]
+    struct Cases {
+        encode: Vec<EventCase>,
+        control: Vec<ControlCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct EventCase {
+        name: String,
+        epoch: String,
+        seq: Option<u64>,
+        r#type: String,
+        json: String,
+        data: String,
+        writes: BTreeMap<String, String>,
+    }
+
+    #[derive(Deserialize)]
+    struct ControlCase {
+        name: String,
+        control: Control,
+        retry: Option<u64>,
+        sse: String,
+        message: String,
+    }
+
+    fn cases() -> Cases {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../conformance/framing.yaml"
+        );
+        serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 
     #[test]
     fn each_style_to_the_letter() {
-        assert_eq!(
-            encoded(&SSE_NAMED, Some(7)),
-            "event: t\nid: E-7\ndata: {\"id\":\"1\",\"data\":[1]}\n\n"
-        );
-        assert_eq!(
-            encoded(&SSE_UNNAMED, Some(7)),
-            "id: E-7\ndata: {\"id\":\"1\",\"data\":[1]}\n\n"
-        );
-        assert_eq!(encoded(&SSE_NAMED_DATA, None), "event: t\ndata: [1]\n\n");
-        assert_eq!(
-            encoded(&SSE_UNNAMED_DATA, Some(7)),
-            "id: E-7\ndata: [1]\n\n"
-        );
-        assert_eq!(
-            encoded(&MESSAGES, Some(7)),
-            "{\"cursor\":\"E-7\",\"event\":{\"id\":\"1\",\"data\":[1]}}\n"
-        );
-        assert_eq!(
-            encoded(&MESSAGES, None),
-            "{\"event\":{\"id\":\"1\",\"data\":[1]}}\n"
-        );
-        assert_eq!(
-            encoded(&LINES, Some(7)),
-            "{\"cursor\":\"E-7\",\"id\":\"1\",\"data\":[1]}\n"
-        );
+        let styles = [
+            &SSE_NAMED,
+            &SSE_UNNAMED,
+            &SSE_NAMED_DATA,
+            &SSE_UNNAMED_DATA,
+            &MESSAGES,
+            &LINES,
+        ];
+        for case in cases().encode {
+            let epoch = Epoch::stored(&case.epoch);
+            let event = Encoding {
+                epoch: &epoch,
+                seq: case.seq,
+                topic: "a",
+                kind: &case.r#type,
+                json: &case.json,
+                data: &case.data,
+            };
+            let written = styles.map(|style| {
+                let mut out = Vec::new();
+                (style.encode)(&event, &mut out);
+                (style.name.to_owned(), String::from_utf8(out).unwrap())
+            });
+            assert_eq!(BTreeMap::from(written), case.writes, "{}", case.name);
+        }
     }
 
     #[test]
     fn control_frames_to_the_letter() {
-        let closing = Control::Closing {
-            reason: Reason::TokenExpired,
-            retry_ms: 2_500,
-        };
-        assert_eq!(
-            closing.to_sse(None),
-            "retry: 2500\nevent: closing\ndata: {\"reason\":\"token_expired\",\"retry_ms\":2500}\n\n"
-        );
-        assert_eq!(
-            closing.to_message(),
-            r#"{"type":"closing","reason":"token_expired","retry_ms":2500}"#
-        );
-        let checkpoint = Control::Checkpoint {
-            cursor: "E-9".into(),
-        };
-        assert_eq!(
-            checkpoint.to_sse(None),
-            "event: checkpoint\nid: E-9\ndata: {\"cursor\":\"E-9\"}\n\n"
-        );
-        let gap = Control::Gap {
-            oldest: "E-3".into(),
-        };
-        assert_eq!(
-            gap.to_sse(None),
-            "event: gap\ndata: {\"oldest\":\"E-3\"}\n\n"
-        );
+        for case in cases().control {
+            let retry = case.retry.map(Duration::from_millis);
+            assert_eq!(case.control.to_sse(retry), case.sse, "{}", case.name);
+            assert_eq!(case.control.to_message(), case.message, "{}", case.name);
+        }
     }
 
     #[test]

@@ -1,50 +1,38 @@
 //! The bytes: events with everything that could break a frame, read by three parsers that are not ours, a browser among
 //! them. Each must have exactly the events that were sent.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
-use crate::support::{Setup, admin};
+use crate::conformance;
+use crate::support::{PATIENCE, Setup, admin};
+
+/// `conformance/corpus.yaml`.
+#[derive(Deserialize)]
+struct Corpus {
+    corpus: Vec<Map<String, Value>>,
+}
 
 /// Data that has broken somebody's parser.
 fn corpus() -> Vec<Value> {
-    let mut corpus = vec![
-        json!("plain"),
-        json!(""),
-        json!(null),
-        json!({}),
-        json!([]),
-        json!(0),
-        json!(false),
-        json!("one\ntwo"),
-        json!("one\rtwo"),
-        json!("one\r\ntwo"),
-        json!("\n"),
-        json!("\r"),
-        json!("\n\n"),
-        json!(" leading and trailing "),
-        json!("data: not a field\nid: 7\n\nevent: x"),
-        json!(": not a comment"),
-        json!("line\u{2028}and paragraph\u{2029}separators"),
-        json!("\u{feff}a byte order mark"),
-        json!("astral \u{1f600}\u{1d11e}"),
-        json!("e\u{301} combining"),
-        json!("\u{202e}right to left"),
-        json!("quotes \" and \\ backslashes / and </script>"),
-        json!({ "a\nb": "c\rd", "": "" }),
-        json!(1.5e300),
-        json!("x".repeat(300_000)),
-        json!("é".repeat(100_000)),
-    ];
-    // Every control character.
-    corpus.extend(
-        (0u8..0x20)
-            .chain([0x7f])
-            .map(|c| json!(format!("before{}after", char::from(c)))),
-    );
-    corpus
+    let Corpus { corpus } = conformance::read("corpus.yaml");
+    let data = |entry: &Map<String, Value>| match entry.get("repeat") {
+        None => entry["data"].clone(),
+        Some(text) => {
+            let times = usize::try_from(entry["times"].as_u64().unwrap()).unwrap();
+            json!(text.as_str().unwrap().repeat(times))
+        }
+    };
+    corpus.iter().map(data).collect()
 }
 
 /// Publishes the corpus, has a parser read it, and compares. The parser prints one JSON text: a list of [id, data].
@@ -139,6 +127,152 @@ fn a_browsers_event_source() {
             url,
             &count.to_string(),
         ]);
+        command
+    });
+}
+
+/// `conformance/framing.yaml`, as far as a client is concerned.
+#[derive(Deserialize)]
+struct Streams {
+    parse: Vec<ParseCase>,
+}
+
+#[derive(Deserialize)]
+struct ParseCase {
+    name: String,
+    stream: String,
+    frames: Vec<ParsedFrame>,
+}
+
+#[derive(Deserialize)]
+struct ParsedFrame {
+    #[serde(default)]
+    event: String,
+    data: String,
+    id: Option<String>,
+    last_id: Option<String>,
+}
+
+/// Serves a page at `/`, and each stream at its number; ends when it is dropped.
+struct StreamServer {
+    url: String,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StreamServer {
+    fn start(streams: Vec<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = is_over.clone();
+        let thread = std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                // A browser may open a connection and think better of it.
+                let _ = Self::answer(socket.unwrap(), &streams);
+            }
+        });
+        Self {
+            url: format!("http://{address}"),
+            is_over,
+            thread: Some(thread),
+        }
+    }
+
+    fn answer(mut socket: TcpStream, streams: &[String]) -> std::io::Result<()> {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut from = BufReader::new(socket.try_clone()?);
+        let mut first = String::new();
+        from.read_line(&mut first)?;
+        let mut line = String::new();
+        while from.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        let path = first.split(' ').nth(1).unwrap_or_default();
+        let stream = path.trim_start_matches('/').parse::<usize>().ok();
+        let (kind, body) = match stream.and_then(|number| streams.get(number)) {
+            Some(stream) => ("text/event-stream", stream.as_str()),
+            None => ("text/html", "<!doctype html>"),
+        };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes())?;
+        socket.write_all(body.as_bytes())
+    }
+}
+
+impl Drop for StreamServer {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Has a parser read the streams of `framing.yaml`; it prints a list of [name, data, id] for each. `has_last_id` says
+/// whether the id is the stream's last one, or the frame's own.
+fn read_streams(
+    parser: &str,
+    has_last_id: bool,
+    command: impl FnOnce(&str, usize, &str) -> Command,
+) {
+    let Streams { parse } = conformance::read("framing.yaml");
+    let server = StreamServer::start(parse.iter().map(|case| case.stream.clone()).collect());
+    let frames = parse.iter().flat_map(|case| &case.frames);
+    let names: BTreeSet<&str> = frames.map(|frame| frame.event.as_str()).collect();
+    let names = serde_json::to_string(&names).unwrap();
+    let output = command(&server.url, parse.len(), &names).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{parser}: {errors}");
+    let read: Vec<Vec<(String, String, String)>> = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{parser}: {e}: {errors}"));
+    assert_eq!(read.len(), parse.len(), "{parser}");
+    for (case, read) in parse.iter().zip(read) {
+        let mut last = String::new();
+        let wanted = case.frames.iter().map(|frame| {
+            if let Some(id) = frame.last_id.as_ref().or(frame.id.as_ref()) {
+                last.clone_from(id);
+            }
+            let own = frame.id.clone().unwrap_or_default();
+            let id = if has_last_id { last.clone() } else { own };
+            (frame.event.clone(), frame.data.clone(), id)
+        });
+        assert_eq!(read, wanted.collect::<Vec<_>>(), "{parser}: {}", case.name);
+    }
+}
+
+#[test]
+fn nodes_parser_reads_each_stream() {
+    let Some(folder) = part("TIDINGS_TEST_NODE_DIR") else {
+        return;
+    };
+    read_streams("eventsource-parser", false, |url, count, names| {
+        let mut command = Command::new("node");
+        command.args([
+            &asset("parse.mjs"),
+            &folder,
+            "",
+            url,
+            &count.to_string(),
+            names,
+        ]);
+        command
+    });
+}
+
+#[test]
+fn a_browser_reads_each_stream() {
+    let (Some(folder), Some(chromium)) =
+        (part("TIDINGS_TEST_NODE_DIR"), part("TIDINGS_TEST_CHROMIUM"))
+    else {
+        return;
+    };
+    read_streams("Chromium", true, |url, count, names| {
+        let mut command = Command::new("node");
+        let count = count.to_string();
+        command.args([&asset("parse.mjs"), &folder, &chromium, url, &count, names]);
         command
     });
 }

@@ -17,6 +17,7 @@ mod cli_export;
 mod cli_keys;
 mod cli_measure;
 mod cli_stream;
+mod conformance;
 mod crash;
 mod drain;
 mod framing;

@@ -165,7 +165,7 @@ impl Lane {
                 self.pump(token, &mut view);
                 if let Some(v) = &view {
                     let count = written.map_or(0, |(_, count)| count);
-                    written = Some((v.committed, count + v.to - v.from));
+                    written = Some((v.committed, count + v.count));
                 }
                 walked += 1;
                 if walked % SLICE == 0 && self.handle.has_messages() {
