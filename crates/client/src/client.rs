@@ -134,8 +134,11 @@ impl Builder {
             .iter()
             .map(|pem| Certificate::from_pem_bundle(pem))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| Error::Invalid(format!("the certificate: {e}")))?
-            .concat();
+            .map_err(|e| Error::Invalid(format!("the certificate: {e}")))?;
+        if certificates.iter().any(Vec::is_empty) {
+            return Err(Error::Invalid("the certificate: there is none".into()));
+        }
+        let certificates = certificates.concat();
         // Without TLS nothing is asked of the system's store, which a bare machine does not even have.
         builder = if base.scheme() == "http" {
             builder.tls_certs_only(certificates)

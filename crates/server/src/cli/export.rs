@@ -5,16 +5,17 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tempfile::NamedTempFile;
 use tidings_client::{Client, Gap};
+use tidings_core::cursor::Cursor;
 use tidings_core::db::{Db, Target};
 use tidings_core::hub::Rights;
 use tidings_core::log::store;
 use tidings_core::topic::{MAX_PATTERNS, Pattern, Patterns};
 
+use super::progress::Progress;
 use super::{Failure, ServerArgs, warn};
 
 /// Events of one page.
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
     /// Data folder of a server, running or not, in place of --url and --token
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token", "ca"])]
     data_dir: Option<PathBuf>,
     /// Topic or pattern; may be repeated. Without it, everything
     #[arg(long = "topic", value_name = "TOPIC")]
@@ -39,7 +40,7 @@ pub(crate) struct Args {
 /// Where lines go, and who is told how many.
 struct Lines {
     out: Out,
-    bar: ProgressBar,
+    progress: Progress,
 }
 
 enum Out {
@@ -50,7 +51,8 @@ enum Out {
 }
 
 impl Lines {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    /// `length` is how far the log goes, in its own numbers.
+    fn open(path: Option<&Path>, length: Option<u64>) -> Result<Self, Failure> {
         let out = match path {
             None => Out::Stream(BufWriter::new(Box::new(std::io::stdout()))),
             Some(path) => Out::open(path)
@@ -58,13 +60,13 @@ impl Lines {
         };
         Ok(Self {
             out,
-            bar: progress(),
+            progress: Progress::new(length),
         })
     }
 
     /// Writes a line. False where whoever reads has seen enough, as `head` does.
     fn line(&mut self, text: &str) -> Result<bool, Failure> {
-        self.bar.inc(1);
+        self.progress.event();
         let out: &mut dyn Write = match &mut self.out {
             Out::Stream(out) => out,
             Out::Beside(out, _) => out,
@@ -91,7 +93,7 @@ impl Lines {
                 into().map_err(|e| Failure::failed(format_args!("{}: {e}", path.display())))?;
             }
         }
-        self.bar.finish();
+        self.progress.finish();
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -114,13 +116,6 @@ fn go_on(written: std::io::Result<()>) -> Result<bool, Failure> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(e) => Err(Failure::failed(format_args!("cannot write: {e}"))),
     }
-}
-
-/// Counts on standard error, where that is a terminal.
-pub(super) fn progress() -> ProgressBar {
-    let style = ProgressStyle::with_template("{human_pos} events, {per_sec}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    ProgressBar::no_length().with_style(style)
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -149,11 +144,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
                     db.display()
                 )));
             }
-            from_folder(db, patterns, Lines::open(args.out.as_deref())?).await
+            from_folder(db, patterns, args.out).await
         }
         None => {
             let client = args.server.client()?;
-            from_server(&client, &topics, Lines::open(args.out.as_deref())?).await
+            from_server(&client, &topics, args.out.as_deref()).await
         }
     }
 }
@@ -161,7 +156,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
 async fn from_server(
     client: &Client,
     topics: &[String],
-    mut lines: Lines,
+    out: Option<&Path>,
 ) -> Result<ExitCode, Failure> {
     #[derive(Deserialize)]
     struct Page {
@@ -169,6 +164,7 @@ async fn from_server(
         cursor: String,
         gap: Option<Gap>,
     }
+    let mut lines = Lines::open(out, head(client).await)?;
     let (mut after, mut first_gap) = (String::new(), None);
     let limit = PAGE.to_string();
     loop {
@@ -188,11 +184,30 @@ async fn from_server(
             first_gap = Some(gap);
             warn("retention has taken events while they were being read");
         }
+        if let Ok(cursor) = Cursor::parse(page.cursor.as_bytes()) {
+            lines.progress.reach(cursor.seq);
+        }
         if page.cursor == after {
             return lines.finish();
         }
         after = page.cursor;
     }
+}
+
+/// How far the server's log goes, where it says so.
+async fn head(client: &Client) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Status {
+        log: Log,
+    }
+    #[derive(Deserialize)]
+    struct Log {
+        head: String,
+    }
+    let status = client.get("api/v1/status", &[]).await.ok()?;
+    let status: Status = serde_json::from_str(status.get()).ok()?;
+    let head = Cursor::parse(status.log.head.as_bytes()).ok()?;
+    Some(head.seq)
 }
 
 /// A cursor is of one log: events leave theirs behind. It is the first member, and holds neither quotes nor escapes.
@@ -206,12 +221,15 @@ fn without_cursor(event: &str) -> String {
 async fn from_folder(
     db: PathBuf,
     patterns: Patterns,
-    mut lines: Lines,
+    out: Option<PathBuf>,
 ) -> Result<ExitCode, Failure> {
     let read = tokio::task::spawn_blocking(move || {
         let db = Db::open(Target::Sqlite(db)).map_err(Failure::failed)?;
         let mut conn = db.connect().map_err(Failure::failed)?;
-        for log in store::committed_tenants(&mut conn).map_err(Failure::failed)? {
+        let logs = store::committed_tenants(&mut conn).map_err(Failure::failed)?;
+        let length = logs.iter().map(|log| log.head()).sum();
+        let (mut lines, mut before) = (Lines::open(out.as_deref(), Some(length))?, 0);
+        for log in logs {
             let tenant = serde_json::Value::from(log.tenant.as_str());
             let mut after = 0;
             loop {
@@ -226,10 +244,12 @@ async fn from_folder(
                     }
                 }
                 after = page.end.next;
+                lines.progress.reach(before + after);
                 if page.end.is_end {
                     break;
                 }
             }
+            before += log.head();
         }
         lines.finish()
     });

@@ -15,6 +15,7 @@ mod keygen;
 mod migrate;
 mod openapi;
 mod policy;
+mod progress;
 mod publish;
 mod serve;
 mod simulate;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use tidings_client::{Client, Error};
 
-use crate::config::{FlagValue, Loaded, Sources, TOKEN, URL};
+use crate::config::{CA, FlagValue, Loaded, Sources, TOKEN, URL};
 
 /// A self-hosted real-time push server: durable log, SSE, WebSocket, long-poll.
 #[derive(Debug, Parser)]
@@ -157,6 +158,9 @@ pub(crate) struct ServerArgs {
     /// Token to authenticate with [environment: `TIDINGS_TOKEN`]
     #[arg(long, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
+    /// PEM file with certificates to trust beside those of the system [environment: `TIDINGS_CA`]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 impl ServerArgs {
@@ -189,7 +193,14 @@ impl ServerArgs {
     /// The client of that server.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let (url, token) = self.resolve()?;
-        let client = Client::builder(url).token(token);
+        let mut client = Client::builder(url).token(token);
+        let named = Sources::from_environment().environment.remove(CA);
+        let named = named.filter(|v| !v.is_empty()).map(PathBuf::from);
+        if let Some(file) = self.ca.as_ref().or(named.as_ref()) {
+            let pem = std::fs::read(file)
+                .map_err(|e| Failure::usage(format_args!("--ca {}: {e}", file.display())))?;
+            client = client.certificate(pem);
+        }
         client.build().map_err(Failure::from)
     }
 }

@@ -32,7 +32,7 @@ use tidings_core::retention::TopicRule;
 
 pub(crate) use error::ConfigErrors;
 pub(crate) use explain::markdown;
-pub(crate) use sources::{FlagValue, Sources, TOKEN, URL};
+pub(crate) use sources::{CA, FlagValue, Sources, TOKEN, URL};
 pub(crate) use units::parse_duration;
 
 /// Everything that can be set, checked. Each field is the setting of its name; [`settings`](self) documents them.

@@ -12,7 +12,7 @@ use super::settings::{self, FOREIGN_PREFIXES, SETTINGS};
 use super::suggest::nearest;
 
 /// Names under `TIDINGS_` that are no settings: the file itself, and what client commands read.
-const RESERVED: [&str; 3] = [CONFIG, URL, TOKEN];
+const RESERVED: [&str; 4] = [CONFIG, URL, TOKEN, CA];
 /// What tests tell a server that they start.
 const TESTS: &str = "TIDINGS_TEST_";
 /// Names the configuration file where `--config` does not.
@@ -21,6 +21,8 @@ const CONFIG: &str = "TIDINGS_CONFIG";
 pub(crate) const URL: &str = "TIDINGS_URL";
 /// The token of client commands where `--token` is not given.
 pub(crate) const TOKEN: &str = "TIDINGS_TOKEN";
+/// The certificates that client commands trust where `--ca` is not given.
+pub(crate) const CA: &str = "TIDINGS_CA";
 
 /// What settings are read from. It holds secrets as they were written: it has no `Debug`.
 #[derive(Clone, Default)]

@@ -278,6 +278,15 @@ fn what_is_wrong_with_a_command_line_is_exit_2() {
     ] {
         wrong(at(words), says);
     }
+    std::fs::write(folder.path().join("not.pem"), "nothing").unwrap();
+    for ca in ["nowhere", "not.pem"] {
+        let command = line("publish --topic a --type t --url https://127.0.0.1:1 --token t --ca");
+        wrong(
+            command.arg(ca),
+            if ca == "nowhere" { ca } else { "certificate" },
+        );
+    }
+    std::fs::remove_file(folder.path().join("not.pem")).unwrap();
     wrong(
         at("publish --topic a --type t --data -").input("{"),
         "--data",

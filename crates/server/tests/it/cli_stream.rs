@@ -124,6 +124,36 @@ fn a_repeat_is_harmless_and_a_contradiction_fails() {
     assert_eq!(history(&server, "a").len(), 2);
 }
 
+/// A server whose certificate only its house knows.
+#[test]
+fn a_certificate_of_the_house_is_trusted_where_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+    let server = Setup::default()
+        .set(&format!("tls.cert={}", path("cert.pem")))
+        .set(&format!("tls.key={}", path("key.pem")))
+        .start();
+    let at = |words: &str| {
+        let command = line(words).arg("--token").arg(user("u"));
+        command
+            .arg("--url")
+            .arg(format!("https://{}", server.address))
+    };
+    let publish = "publish --topic t --type t --data 1";
+    let stranger = at(publish).is(1);
+    assert!(stranger.err.contains("certificate"), "{}", stranger.err);
+    for transport in ["sse", "ws", "poll"] {
+        let tail = at(&format!("tail --topic t --transport {transport}"));
+        let tail = tail.arg("--ca").arg(path("cert.pem")).spawn();
+        tail.says("connected at ");
+        at(publish).env("TIDINGS_CA", &path("cert.pem")).is(0);
+        assert_eq!(data(&tail, 1), [1], "{transport}");
+    }
+}
+
 #[test]
 fn tail_prints_an_event_a_line_with_its_cursor() {
     let server = Setup::default().start();

@@ -146,6 +146,7 @@ async fn measure(args: &Args) -> Result<report::Report, Failure> {
     let server = ServerArgs {
         url: args.url.clone(),
         token: args.token.clone(),
+        ca: None,
     };
     let target = Target::open(&server, args.server_pid, args.allow_remote).await?;
     let report = modes::measure(args, &target, &progress).await;

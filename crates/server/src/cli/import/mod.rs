@@ -18,7 +18,7 @@ use self::aside::Count;
 use self::folder::Folder;
 use self::line::Line;
 use self::server::Server;
-use super::export::progress;
+use super::progress::Progress;
 use super::{Failure, ServerArgs};
 
 /// Lines of one request or transaction.
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
     /// Data folder of a server that is not running, in place of --url and --token; made where it is missing
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token", "ca"])]
     data_dir: Option<PathBuf>,
     /// File to read; without it, standard input
     #[arg(value_name = "FILE")]
@@ -55,20 +55,23 @@ impl To {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let mut input: Box<dyn BufRead + Send> = match &args.file {
+    let (mut input, length): (Box<dyn BufRead + Send>, _) = match &args.file {
         Some(path) => {
-            let file = File::open(path)
-                .map_err(|e| Failure::usage(format_args!("{}: {e}", path.display())))?;
-            Box::new(BufReader::new(file))
+            let wrong = |e| Failure::usage(format_args!("{}: {e}", path.display()));
+            let file = File::open(path).map_err(wrong)?;
+            let about = file.metadata().map_err(wrong)?;
+            let length = about.is_file().then_some(about.len());
+            (Box::new(BufReader::new(file)), length)
         }
-        None => Box::new(BufReader::new(std::io::stdin())),
+        None => (Box::new(BufReader::new(std::io::stdin())), None),
     };
     let mut to = match args.data_dir {
         Some(folder) => To::Folder(Folder::open(folder).await?),
         None => To::Server(Server::new(args.server.client()?)),
     };
-    let (mut batch, mut count, bar) = (Vec::new(), Count::default(), progress());
-    let (mut number, mut bytes) = (0, Vec::new());
+    let (mut batch, mut count) = (Vec::new(), Count::default());
+    let (mut number, mut bytes, mut position) = (0, Vec::new(), 0);
+    let progress = Progress::new(length);
     loop {
         bytes.clear();
         let read = input.read_until(b'\n', &mut bytes);
@@ -76,18 +79,20 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
             break;
         }
         number += 1;
+        position += bytes.len() as u64;
         if bytes.trim_ascii().is_empty() {
             continue;
         }
-        bar.inc(1);
+        progress.event();
         batch.push(Line::read(number, bytes.trim_ascii()));
         if batch.len() == BATCH {
             to.take(std::mem::take(&mut batch), &mut count).await?;
+            progress.reach(position);
         }
     }
     if !batch.is_empty() {
         to.take(batch, &mut count).await?;
     }
-    bar.finish();
+    progress.finish();
     Ok(count.tell())
 }

@@ -116,6 +116,7 @@ mod tests {
         let server = ServerArgs {
             url: Some(toy.url.clone()),
             token: Some("tok".into()),
+            ca: None,
         };
         Args {
             server,
