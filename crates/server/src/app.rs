@@ -320,6 +320,9 @@ impl App {
         ));
         if let Some(listener) = metrics {
             // Plain, and until the very end: it is for machines of the house.
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics are on a listener of their own");
+            }
             let serving = Serving {
                 certificates: None,
                 ..serving

@@ -17,9 +17,9 @@ mod seal;
 mod ticket;
 
 pub use config::{AuthConfig, AuthConfigError, Claims};
-pub use jwt::Verifier;
+pub use jwt::{MIN_SECRET_BYTES, Verifier};
 pub use policy::{Action, BUILTIN, Class, Policies, PolicyError, PolicyStore, Watching};
 pub use principal::{Principal, Refusal, RightsDigest};
 pub use revocation::{Revocation, Revocations};
 pub use seal::{SealError, Sealer};
-pub use ticket::{Redeemed, Ticket, Tickets};
+pub use ticket::{Redeemed, Ticket, TicketError, Tickets};

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::principal::{Principal, Refusal, Stored};
-use super::seal::{SealError, Sealer};
+use super::seal::Sealer;
 use crate::clock::{Clock, Timestamp};
 use crate::tenant::Tenant;
 use crate::topic::Pattern;
@@ -23,8 +23,21 @@ use crate::topic::Pattern;
 pub(super) const TICKET_TIME: Duration = Duration::from_secs(30);
 /// Tickets that may wait at once; one more drops those that are past their time, then nobody gets one.
 const MAX_WAITING: usize = 100_000;
+/// How long a full shelf waits until it looks again for what is past its time: looking is work, and buyers hold it up.
+const FULL_SWEEP: Duration = Duration::from_secs(1);
 /// Tickets of one subject that may wait at once; one more takes the place of its oldest.
 const MAX_WAITING_OF_SUBJECT: usize = 64;
+
+/// Why no ticket was sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    /// As many wait as may; they make room within half a minute.
+    #[error("too many tickets wait for their connections; try again")]
+    Full,
+    /// The system gave no random bytes.
+    #[error("no ticket could be made: the system gave no random bytes")]
+    Random,
+}
 
 /// A ticket that was bought.
 #[derive(Clone)]
@@ -145,22 +158,31 @@ impl Tickets {
     }
 
     /// Sells a ticket.
+    ///
+    /// # Errors
+    ///
+    /// While as many wait as may, and where the system gives no random bytes.
     pub fn issue(
         &self,
         principal: &Arc<Principal>,
         topics: Option<Vec<Pattern>>,
-    ) -> Result<Ticket, SealError> {
+    ) -> Result<Ticket, TicketError> {
         let mut bytes = [0u8; 16];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SealError)?;
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| TicketError::Random)?;
         let ticket = URL_SAFE_NO_PAD.encode(bytes);
         let now = self.0.clock.now();
         let mut shelf = self.0.shelf.lock();
-        let is_full = shelf.waiting.len() >= MAX_WAITING;
-        if is_full || now.since(shelf.swept) >= TICKET_TIME {
+        let is_full = |shelf: &Shelf| shelf.waiting.len() >= MAX_WAITING;
+        let rest = if is_full(&shelf) {
+            FULL_SWEEP
+        } else {
+            TICKET_TIME
+        };
+        if now.since(shelf.swept) >= rest {
             shelf.sweep(now);
         }
-        if shelf.waiting.len() >= MAX_WAITING {
-            return Err(SealError);
+        if is_full(&shelf) {
+            return Err(TicketError::Full);
         }
         let waiting = Waiting {
             principal: principal.clone(),
@@ -328,6 +350,29 @@ mod tests {
         assert_eq!(held(&shop), (1, 1));
         assert!(shop.redeem(&last, None).is_ok());
         assert_eq!(held(&shop), (0, 0));
+    }
+
+    #[test]
+    fn a_full_shelf_says_so_and_has_room_again() {
+        let clock = Clock::manual(Timestamp::from_secs(10));
+        let shop = tickets(&clock);
+        let of = |n: usize| {
+            let mut p = principal().as_ref().clone();
+            p.subject = n.to_string().into();
+            Arc::new(p)
+        };
+        let first = shop.issue(&of(0), None).unwrap().ticket;
+        for n in 1..MAX_WAITING {
+            shop.issue(&of(n), None).unwrap();
+        }
+        let refused = |shop: &Tickets| shop.issue(&of(MAX_WAITING), None).map(|_| ());
+        assert_eq!(refused(&shop), Err(TicketError::Full));
+        shop.redeem(&first, None).unwrap();
+        let last = shop.issue(&of(0), None).unwrap().ticket;
+        assert_eq!(refused(&shop), Err(TicketError::Full));
+        clock.advance(TICKET_TIME);
+        assert_eq!(refused(&shop), Ok(()), "the others are past their time");
+        assert!(shop.redeem(&last, None).is_err());
     }
 
     proptest! {

@@ -44,7 +44,7 @@ pub struct View {
     pub to: u64,
     /// The frames, contiguous.
     pub bytes: Bytes,
-    /// How many.
+    /// How many: those that the reader has are left out.
     pub count: u64,
     /// The place of the last durable frame that was left out, because the reader had it; 0 where none was.
     pub passed: Seq,

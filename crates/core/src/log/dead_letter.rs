@@ -1,5 +1,7 @@
 //! What could not be taken in, kept aside with its reason until somebody retries or drops it.
 
+use uuid::Uuid;
+
 use crate::clock::Timestamp;
 use crate::db::{Conn, DbError, RowRef};
 use crate::event::EventId;
@@ -38,7 +40,7 @@ pub fn insert(
     content: &str,
     now: Timestamp,
 ) -> Result<String, DbError> {
-    let id = EventId::random(now).to_string();
+    let id = next_id(conn, now)?;
     let content = kept(content);
     conn.execute(
         "INSERT INTO dead_letters (id, tenant, source, reason, content, stored_at) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -46,6 +48,21 @@ pub fn insert(
     )?;
     metrics::counter!("tidings_dead_letters", "source" => source.to_owned()).increment(1);
     Ok(id)
+}
+
+/// A new id, beyond every other: what is set aside in one transaction has one time, and keeps its order.
+fn next_id(conn: &mut Conn, now: Timestamp) -> Result<String, DbError> {
+    let id = EventId::random(now).to_string();
+    let last = conn.row("SELECT MAX(id) FROM dead_letters", &[], |row| {
+        Ok(row.opt_text(0)?.map(str::to_owned))
+    })?;
+    Ok(match last.flatten() {
+        Some(last) if last >= id => {
+            let last = Uuid::parse_str(&last).map_err(|e| DbError::Fault(e.to_string()))?;
+            Uuid::from_u128(last.as_u128().wrapping_add(1)).to_string()
+        }
+        _ => id,
+    })
 }
 
 /// A tenant's dead letters, the newest first, older than `before`.

@@ -18,8 +18,8 @@ pub(super) enum Kind {
     Path,
     /// Any text.
     Text,
-    /// Text that is never shown.
-    Secret,
+    /// Text of at least so many bytes that is never shown.
+    Secret(usize),
     /// A tenant's name.
     Tenant,
     /// A cookie's name.
@@ -55,14 +55,14 @@ pub(super) enum Kind {
 impl Kind {
     /// Whether its values are masked wherever they are shown.
     pub(super) fn is_secret(self) -> bool {
-        matches!(self, Self::Secret)
+        matches!(self, Self::Secret(_))
     }
 
     /// A value that the kind did not take, for an error's text: without what it may hold of credentials.
     pub(super) fn show(self, input: &Input) -> String {
         let shown = input.show();
         let is_masked = match self {
-            Self::Secret => true,
+            Self::Secret(_) => true,
             Self::Url(_) => shown.contains(['@', '?']),
             _ => false,
         };
@@ -80,7 +80,9 @@ impl Kind {
                 .map_err(|_| self.wrong()),
             Self::Path => text().map(|text| Value::Path(text.into())),
             Self::Text => text().map(Value::Text),
-            Self::Secret => text().map(|text| Value::Secret(text.into())),
+            Self::Secret(bytes) => check(text()?, |text| text.len() >= bytes)
+                .map(|text| Value::Secret(text.into()))
+                .ok_or_else(wrong),
             Self::Tenant => Tenant::new(&text()?)
                 .map(Value::Tenant)
                 .map_err(|_| self.wrong()),
@@ -169,7 +171,8 @@ impl Kind {
             }
             Self::Path => "a path".to_owned(),
             Self::Text => "a text".to_owned(),
-            Self::Secret => "a text (never shown)".to_owned(),
+            Self::Secret(0) => "a text (never shown)".to_owned(),
+            Self::Secret(bytes) => format!("a text of at least {bytes} bytes (never shown)"),
             Self::Tenant => "a tenant's name: 1 to 128 bytes without control characters".to_owned(),
             Self::CookieName => "a cookie's name: letters, digits, '-', '_' and '.'".to_owned(),
             Self::Url(schemes) => format!("an address that begins with {}", schemes.join(" or ")),

@@ -3,6 +3,8 @@
 
 use std::sync::LazyLock;
 
+use tidings_core::auth::MIN_SECRET_BYTES;
+
 use super::kind::Kind;
 
 const MS: u64 = 1;
@@ -172,7 +174,7 @@ fn general() -> Vec<Setting> {
 fn auth() -> Vec<Setting> {
     let http = Kind::Url(&["https://", "http://"]);
     vec![
-        off("auth.jwt_secret", Kind::Secret, "Shared secret of HS256, HS384 and HS512 tokens, at least 32 bytes; `tidings keygen` makes one.").aliases(&["SECRET_KEY"]),
+        off("auth.jwt_secret", Kind::Secret(MIN_SECRET_BYTES), "Shared secret of HS256, HS384 and HS512 tokens; `tidings keygen` makes one.").aliases(&["SECRET_KEY"]),
         off("auth.jwks_file", Kind::Path, "JWKS file with the public keys of RS*, PS256, ES* and EdDSA tokens; read again when it changes."),
         off("auth.jwks_url", http, "Address of the issuer's JWKS; without it, the one that `auth.issuer` publishes by OIDC discovery.").aliases(&["OIDC_JWKS_URL", "OIDC_JWKS_URI"]),
         off("auth.issuer", Kind::Text, "The `iss` that tokens must name; without it, any.").aliases(&["OIDC_ISSUER_URL", "OIDC_ISSUER"]),
@@ -398,7 +400,7 @@ fn devices() -> Vec<Setting> {
             .waits(mqtt),
         off(
             "devices.mqtt.password",
-            Kind::Secret,
+            Kind::Secret(0),
             "Password at the broker.",
         )
         .aliases(&["MQTT_PASSWORD"])
@@ -419,7 +421,7 @@ fn devices() -> Vec<Setting> {
         .waits(search),
         off(
             "devices.elasticsearch.password",
-            Kind::Secret,
+            Kind::Secret(0),
             "Password at Elasticsearch.",
         )
         .aliases(&["ELASTICSEARCH_PASSWORD"])

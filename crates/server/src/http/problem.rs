@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use serde::Serialize;
-use tidings_core::auth::Refusal;
+use tidings_core::auth::{Refusal, TicketError};
 use tidings_core::db::DbError;
 use tidings_core::ingest::Invalid;
 use tidings_core::log::{PublishError, WriteError};
@@ -337,6 +337,15 @@ impl From<Refusal> for Problem {
     }
 }
 
+impl From<&TicketError> for Problem {
+    fn from(e: &TicketError) -> Self {
+        match e {
+            TicketError::Full => Self::unavailable(&e.to_string(), Duration::from_secs(2)),
+            TicketError::Random => Self::internal(&e.to_string()),
+        }
+    }
+}
+
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
         use tidings_core::ingest::Class;
@@ -370,6 +379,15 @@ mod tests {
         slugs.sort_unstable();
         slugs.dedup();
         assert_eq!(slugs.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn too_many_tickets_are_no_fault_of_the_server() {
+        let full = Problem::from(&TicketError::Full).into_response();
+        assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(full.headers()[RETRY_AFTER], "2");
+        let broken = Problem::from(&TicketError::Random).into_response();
+        assert_eq!(broken.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 
     #[test]

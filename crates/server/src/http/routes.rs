@@ -63,6 +63,13 @@ impl Route {
         self.on(Method::POST, handler)
     }
 
+    /// RFC 8441: what GET is to a WebSocket over HTTP/1.1, an extended CONNECT is over HTTP/2. It is the same request, so
+    /// that it stands in no list of methods.
+    fn connect<H: Handler<T, App>, T: 'static>(mut self, handler: H) -> Self {
+        self.router = self.router.merge(on(MethodFilter::CONNECT, handler));
+        self
+    }
+
     fn delete<H: Handler<T, App>, T: 'static>(self, handler: H) -> Self {
         self.on(Method::DELETE, handler)
     }
@@ -76,7 +83,9 @@ pub(crate) fn routes() -> Vec<Route> {
             .post(events::publish)
             .get(events::history),
         at("/api/v1/stream").get(streams::sse),
-        at("/api/v1/ws").get(streams::websocket),
+        at("/api/v1/ws")
+            .get(streams::websocket)
+            .connect(streams::websocket),
         at("/api/v1/poll").get(streams::poll),
         at("/api/v1/stream/tickets").post(tickets::issue),
         at("/api/v1/connections").get(connections::list),

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -40,13 +40,24 @@ impl ResolvesServerCert for Current {
     }
 }
 
+/// When a certificate and its key were written, and how long they are; none for a file that is not there.
+type Look = [Option<(SystemTime, u64)>; 2];
+
+/// What is known of the files.
+struct Seen {
+    /// The certificate in use was read from these.
+    used: Look,
+    /// These cannot be used, and that has been said.
+    refused: Option<Look>,
+}
+
 /// The server's certificate chain and key.
 pub(crate) struct Certificates {
     cert: PathBuf,
     key: PathBuf,
     current: Arc<Current>,
     acceptor: TlsAcceptor,
-    read: Mutex<[Option<SystemTime>; 2]>,
+    seen: Mutex<Seen>,
 }
 
 impl std::fmt::Debug for Certificates {
@@ -60,7 +71,7 @@ impl std::fmt::Debug for Certificates {
 impl Certificates {
     /// Reads the files.
     pub(crate) fn open(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let read = modified(cert, key);
+        let used = look(cert, key);
         let current = Arc::new(Current(ArcSwap::from_pointee(load(cert, key)?)));
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -74,7 +85,10 @@ impl Certificates {
             key: key.into(),
             current,
             acceptor,
-            read: Mutex::new(read),
+            seen: Mutex::new(Seen {
+                used,
+                refused: None,
+            }),
         })
     }
 
@@ -82,30 +96,41 @@ impl Certificates {
         &self.acceptor
     }
 
-    /// Reads the files again if they have changed. What cannot be read leaves the running certificate in place.
+    /// Reads the files again if they have changed. What cannot be used leaves the running certificate in place, is said
+    /// once, and is tried again: it may have been read while it was written.
     pub(crate) fn refresh(&self) {
-        let now = modified(&self.cert, &self.key);
-        if std::mem::replace(&mut *self.read.lock(), now) == now {
+        let now = look(&self.cert, &self.key);
+        let mut seen = self.seen.lock();
+        if seen.used == now {
             return;
         }
         match load(&self.cert, &self.key) {
             Ok(key) => {
                 self.current.0.store(Arc::new(key));
+                *seen = Seen {
+                    used: now,
+                    refused: None,
+                };
                 tracing::info!(file = %self.cert.display(), "the certificate was read again");
             }
             Err(error) => {
-                tracing::error!(%error, "the new certificate cannot be used; the running one stays");
+                if seen.refused.replace(now) != Some(now) {
+                    tracing::error!(%error, "the new certificate cannot be used; the running one stays");
+                }
             }
         }
     }
 }
 
-fn modified(cert: &Path, key: &Path) -> [Option<SystemTime>; 2] {
-    [cert, key].map(|file| fs::metadata(file).and_then(|m| m.modified()).ok())
+fn look(cert: &Path, key: &Path) -> Look {
+    [cert, key].map(|file| {
+        let metadata = fs::metadata(file).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    })
 }
 
 fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
-    let failed = |file: &Path, e: rustls_pki_types::pem::Error| TlsError::File {
+    let failed = |file: &Path, e: pem::Error| TlsError::File {
         file: file.into(),
         why: e.to_string(),
     };
@@ -113,6 +138,9 @@ fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
         .map_err(|e| failed(cert, e))?
         .collect::<Result<_, _>>()
         .map_err(|e| failed(cert, e))?;
+    if chain.is_empty() {
+        return Err(failed(cert, pem::Error::NoItemsFound));
+    }
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| failed(key, e))?;
     let certified = CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(&secret)?);
     certified.keys_match()?;

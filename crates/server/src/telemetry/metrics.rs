@@ -19,7 +19,8 @@ use super::histogram::{COUNTS, Histogram, SECONDS};
 /// Most different label sets of one histogram: routes times methods times statuses stay far below.
 const MAX_SERIES: usize = 2_000;
 
-enum Type {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Type {
     Counter,
     Gauge,
     Seconds,
@@ -27,7 +28,7 @@ enum Type {
 }
 
 /// Every metric with its meaning.
-const METRICS: [(&str, Type, &str); 21] = [
+pub(super) const METRICS: [(&str, Type, &str); 22] = [
     (
         "tidings_build_info",
         Type::Gauge,
@@ -118,6 +119,11 @@ const METRICS: [(&str, Type, &str); 21] = [
         "tidings_policy_reloads_total",
         Type::Counter,
         "Reloads of the policies, by result.",
+    ),
+    (
+        "tidings_jwks_refreshes_total",
+        Type::Counter,
+        "Readings of the issuer's keys, by result.",
     ),
     (
         "tidings_log_records_dropped_total",

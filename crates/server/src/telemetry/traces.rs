@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
@@ -136,7 +137,7 @@ fn hex(digits: &str) -> Option<u128> {
 }
 
 /// Says where a request stands: in the caller's trace, or in one of its own. Where traces are exported there is a span to
-/// run it in; its name is the method, never the path: paths hold identities.
+/// run it in; its name is the method, until [`end_request`] knows the route.
 pub(crate) fn request(
     name: &'static str,
     traceparent: Option<&str>,
@@ -151,6 +152,26 @@ pub(crate) fn request(
         },
         |(span, here)| (Some(span), here),
     )
+}
+
+/// Names an exported span by method and route, never by path: paths hold identities. Says what became of the request,
+/// in the words of OpenTelemetry's conventions for HTTP.
+pub(crate) fn end_request(
+    span: &Span,
+    method: &'static str,
+    route: &'static str,
+    status: StatusCode,
+) {
+    let context = span.context();
+    let exported = context.span();
+    exported.update_name(format!("{method} {route}"));
+    exported.set_attribute(KeyValue::new("http.request.method", method));
+    exported.set_attribute(KeyValue::new("http.route", route));
+    let code = i64::from(status.as_u16());
+    exported.set_attribute(KeyValue::new("http.response.status_code", code));
+    if status.is_server_error() {
+        exported.set_status(Status::error(""));
+    }
 }
 
 /// The span for the exporter, and the context that it gives it, where one runs.

@@ -230,7 +230,10 @@ impl Writer {
                 metrics::counter!("tidings_deliveries_total", "transport" => "sse")
                     .increment(count);
                 if let Some(committed) = committed {
-                    metrics::histogram!("tidings_delivery_seconds").record(committed.elapsed());
+                    metrics::histogram!("tidings_delivery_seconds").record_many(
+                        committed.elapsed(),
+                        usize::try_from(count).unwrap_or(usize::MAX),
+                    );
                 }
                 Ok(())
             }

@@ -11,17 +11,29 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod cli;
+mod cli_config;
+mod cli_export;
+mod cli_keys;
+mod cli_measure;
+mod cli_stream;
 mod conformance;
 mod crash;
 mod drain;
 mod framing;
 mod hostile;
 mod http;
+mod http2;
 mod lifecycle;
 mod limits;
+mod metrics;
+mod poll;
 mod resume;
 mod slow;
 mod support;
 mod tenants;
+mod tickets;
+mod tls;
 mod tokens;
+mod traces;
 mod websocket;

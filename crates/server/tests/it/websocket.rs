@@ -2,13 +2,14 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use crate::support::{Setup, admin, user};
 
-type Socket =
-    tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+type Socket = WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
 
 async fn connect(address: &str, query: &str, token: &str) -> Socket {
     let mut request = format!("ws://{address}/api/v1/ws{query}")
@@ -20,7 +21,10 @@ async fn connect(address: &str, query: &str, token: &str) -> Socket {
     tokio_tungstenite::connect_async(request).await.unwrap().0
 }
 
-async fn next(socket: &mut Socket) -> Value {
+/// The next message.
+pub(crate) async fn next<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> Value {
     loop {
         match socket.next().await.unwrap().unwrap() {
             Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -30,14 +34,21 @@ async fn next(socket: &mut Socket) -> Value {
     }
 }
 
-async fn say(socket: &mut Socket, message: &Value) {
+/// Sends a message.
+pub(crate) async fn say<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    message: &Value,
+) {
     socket
         .send(Message::text(message.to_string()))
         .await
         .unwrap();
 }
 
-async fn close_code(socket: &mut Socket) -> u16 {
+/// With what code the other side closes.
+pub(crate) async fn close_code<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> u16 {
     loop {
         match socket.next().await {
             Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),

@@ -19,7 +19,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::tenant::Tenant;
 
 /// The shortest shared secret, in bytes (RFC 7518, section 3.2: as long as the hash).
-const MIN_SECRET_BYTES: usize = 32;
+pub const MIN_SECRET_BYTES: usize = 32;
 /// The longest token, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Verified tokens that are remembered: a herd that reconnects is not verified again one by one.

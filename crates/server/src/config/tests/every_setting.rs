@@ -14,7 +14,11 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
         Kind::Address => ["127.0.0.1:1001", "127.0.0.1:1002", "[::1]:1003"],
         Kind::Path => ["one", "two", "/three"],
         Kind::Text | Kind::Tenant | Kind::CookieName | Kind::Claims => ["one", "two", "three"],
-        Kind::Secret => ["the-first-secret", "the-second-secret", "the-third-secret"],
+        Kind::Secret(_) => [
+            "the-first-secret-of-more-than-32-bytes",
+            "the-second-secret-of-more-than-32-bytes",
+            "the-third-secret-of-more-than-32-bytes",
+        ],
         Kind::Url(schemes) => match schemes[0] {
             "postgres://" => ["postgres://a/x", "postgres://b/x", "postgresql://c/x"],
             "nats://" => ["nats://a", "nats://b", "tls://c"],
@@ -59,7 +63,7 @@ fn toml_of(setting: &Setting, text: &str) -> String {
 /// What the setting's shown value must be, given the text that set it.
 fn shown(setting: &Setting, text: &str) -> Json {
     match setting.kind {
-        Kind::Secret => "********".into(),
+        Kind::Secret(_) => "********".into(),
         _ => setting
             .kind
             .read(&Input::Raw(text.to_owned()))
@@ -157,7 +161,8 @@ fn wrong(kind: Kind) -> Vec<&'static str> {
             "\"127.0.0.1:99999\"",
         ],
         Kind::Path | Kind::Text => vec!["5", "\"\"", "true", "[]"],
-        Kind::Secret => vec!["5", "\"\"", "[\"swordfish\"]"],
+        Kind::Secret(0) => vec!["5", "\"\"", "[\"swordfish\"]"],
+        Kind::Secret(_) => vec!["5", "\"\"", "\"swordfish\""],
         Kind::Tenant => vec!["5", "\"a\\u0007b\""],
         Kind::CookieName => vec!["5", "\"a b\"", "\"a=b\""],
         Kind::Url(_) => vec!["5", "\"ftp://a\"", "\"a\"", "\"http:///x\""],

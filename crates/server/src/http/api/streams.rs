@@ -5,9 +5,9 @@ use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::Method;
 use http::header::{HeaderValue, SET_COOKIE};
 use http::request::Parts;
+use http::{Method, Version};
 
 use crate::app::App;
 use crate::http::accept::Peer;
@@ -80,12 +80,16 @@ pub(crate) async fn sse(
     Ok(with_cookie(response, cookie))
 }
 
-/// `GET /api/v1/ws`: WebSocket.
+/// `GET /api/v1/ws`, over HTTP/2 an extended CONNECT: WebSocket.
 pub(crate) async fn websocket(
     State(app): State<App>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
+    if parts.method == Method::CONNECT && parts.version < Version::HTTP_2 {
+        let allowed = [Method::GET, Method::HEAD, Method::OPTIONS];
+        return Err(Problem::method_not_allowed(&allowed));
+    }
     let (ask, cookie) = ask(&app, &parts, Transport::Websocket).await?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app)
         .await

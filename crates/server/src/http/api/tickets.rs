@@ -41,7 +41,7 @@ pub(crate) async fn issue(State(app): State<App>, request: Request) -> Result<Re
     let bought = app
         .tickets
         .issue(&principal, topics)
-        .map_err(|e| Problem::internal(&e.to_string()))?;
+        .map_err(|e| Problem::from(&e))?;
     let answer = Bought {
         ticket: bought.ticket,
         expires_in: bought.expires_in.as_secs(),

@@ -206,7 +206,10 @@ impl Socket {
                 metrics::counter!("tidings_deliveries_total", "transport" => "websocket")
                     .increment(count);
                 if let Some(committed) = committed {
-                    metrics::histogram!("tidings_delivery_seconds").record(committed.elapsed());
+                    metrics::histogram!("tidings_delivery_seconds").record_many(
+                        committed.elapsed(),
+                        usize::try_from(count).unwrap_or(usize::MAX),
+                    );
                 }
                 Ok(())
             }

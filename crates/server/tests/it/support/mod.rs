@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 pub(crate) use request::{Answer, Request};
 pub(crate) use server::{Server, Setup};
-pub(crate) use sse::Sse;
+pub(crate) use sse::{Frame, Sse};
 
 /// The secret of every test server.
 pub(crate) const SECRET: &str = "a secret that only the tests know, long enough";

@@ -1,10 +1,12 @@
 //! Requests, byte for byte, and whole answers.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
+
+use super::PATIENCE;
 
 /// A request, byte for byte.
 pub(crate) struct Request<'a> {
@@ -24,6 +26,30 @@ impl<'a> Request<'a> {
             headers: Vec::new(),
             body: Vec::new(),
         }
+    }
+
+    /// Sends it to any address, and leaves the answer to be read.
+    pub(crate) fn send_to(&self, address: &str) -> TcpStream {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = format!(
+            "{} {} HTTP/1.1\r\nHost: {address}\r\n",
+            self.method, self.path
+        );
+        if let Some(token) = self.token {
+            text.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        for (name, value) in &self.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !self.body.is_empty() || self.method == "POST" {
+            text.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
+        text.push_str("\r\n");
+        // A server that has refused a body may have closed already.
+        let _ = socket.write_all(text.as_bytes());
+        let _ = socket.write_all(&self.body);
+        socket
     }
 }
 
@@ -63,7 +89,7 @@ impl Answer {
         }
     }
 
-    pub(super) fn read(socket: &mut TcpStream) -> Self {
+    pub(crate) fn read(socket: &mut TcpStream) -> Self {
         let mut from = BufReader::new(socket);
         let mut answer = Self::head(&mut from);
         let mut body = Vec::new();

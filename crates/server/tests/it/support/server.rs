@@ -1,6 +1,6 @@
 //! The real binary, started on a folder of its own.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,8 @@ pub(crate) struct Setup {
     pub(crate) is_clock_manual: bool,
     pub(crate) database_url: Option<String>,
     pub(crate) listen: Option<String>,
+    /// Its data, where that is not in the server's own folder.
+    pub(crate) data: Option<std::path::PathBuf>,
     /// A configuration file's text.
     pub(crate) file: String,
 }
@@ -57,7 +59,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
         command
             .args(["serve", "--log-format", "json", "--data-dir"])
-            .arg(folder.path());
+            .arg(setup.data.as_deref().unwrap_or(folder.path()));
         command.args(["--listen", setup.listen.as_deref().unwrap_or("127.0.0.1:0")]);
         for setting in &setup.set {
             command.args(["--set", setting]);
@@ -160,26 +162,7 @@ impl Server {
 
     /// Sends a request and leaves the answer to be read.
     pub(crate) fn send(&self, request: &Request<'_>) -> TcpStream {
-        let mut socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut text = format!(
-            "{} {} HTTP/1.1\r\nHost: {}\r\n",
-            request.method, request.path, self.address
-        );
-        if let Some(token) = request.token {
-            text.push_str(&format!("Authorization: Bearer {token}\r\n"));
-        }
-        for (name, value) in &request.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if !request.body.is_empty() || request.method == "POST" {
-            text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
-        }
-        text.push_str("\r\n");
-        // A server that has refused a body may have closed already.
-        let _ = socket.write_all(text.as_bytes());
-        let _ = socket.write_all(&request.body);
-        socket
+        request.send_to(&self.address)
     }
 
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Answer {

@@ -17,6 +17,28 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Reads a frame's lines.
+    pub(crate) fn of(lines: &str) -> Self {
+        let mut frame = Self::default();
+        for line in lines.split('\n').filter(|line| !line.is_empty()) {
+            assert!(!line.contains('\r'));
+            let (name, value) = line.split_once(':').unwrap();
+            let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
+            match name {
+                "" => {
+                    frame.event = ":".into();
+                    frame.data = value;
+                }
+                "event" => frame.event = value,
+                "id" => frame.id = value,
+                "data" => frame.data = value,
+                "retry" => frame.retry = value.parse().ok(),
+                other => panic!("field {other}"),
+            }
+        }
+        frame
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.data).unwrap()
     }
@@ -37,31 +59,18 @@ impl Sse {
 
     /// The next frame or comment; none at the end. A comment is a frame whose event is `:`.
     pub(crate) fn next(&mut self) -> Option<Frame> {
-        let mut frame = Frame::default();
+        let mut lines = String::new();
         loop {
-            let mut line = String::new();
-            if self.from.read_line(&mut line).unwrap() == 0 {
+            let before = lines.len();
+            if self.from.read_line(&mut lines).unwrap() == 0 {
                 return None;
             }
-            let line = line
-                .strip_suffix('\n')
-                .expect("a stream ends only between lines");
-            assert!(!line.contains('\r'));
-            if line.is_empty() {
-                return Some(frame);
-            }
-            let (name, value) = line.split_once(':').unwrap();
-            let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
-            match name {
-                "" => {
-                    frame.event = ":".into();
-                    frame.data = value;
-                }
-                "event" => frame.event = value,
-                "id" => frame.id = value,
-                "data" => frame.data = value,
-                "retry" => frame.retry = value.parse().ok(),
-                other => panic!("field {other}"),
+            assert!(
+                lines.ends_with('\n'),
+                "a stream ends only between lines: {lines:?}"
+            );
+            if lines.len() == before + 1 {
+                return Some(Frame::of(&lines));
             }
         }
     }

@@ -10,6 +10,8 @@ use super::{Simulated, id, pick};
 const PATIENTS: u32 = 12;
 /// A sample in so many begins an episode.
 const EPISODE_ONE_IN: u32 = 150;
+/// Signs that have left their range at the beginning.
+const ILL: usize = 4;
 
 /// Name, unit, middle, spread of a step, and the ranges that are left at tier slight, moderate and critical.
 #[derive(Debug)]
@@ -78,11 +80,18 @@ impl Ward {
             let sign = &SIGNS[at % SIGNS.len()];
             [sign.middle + sign.step * (rng.f64() - 0.5); 3]
         });
-        Self {
+        let mut ward = Self {
             samples: samples.collect(),
             drift: vec![0.0; count],
             open: Vec::new(),
+        };
+        // Some are ill already: who looks for a minute should see more than a quiet ward.
+        for _ in 0..ILL {
+            let at = rng.usize(0..count);
+            ward.begin_episode(rng, at);
+            ward.samples[at] = [SIGNS[at % SIGNS.len()].middle + ward.drift[at]; 3];
         }
+        ward
     }
 
     pub(super) fn next(&mut self, rng: &mut Rng, now: Timestamp) -> Simulated {
@@ -119,20 +128,15 @@ impl Ward {
 
     /// The next sample: back to the middle by a fifth, and a step of chance.
     fn sample(&mut self, rng: &mut Rng, at: usize) -> [f64; 3] {
-        let sign = &SIGNS[at % SIGNS.len()];
-        let drift = &mut self.drift[at];
         if rng.u32(0..EPISODE_ONE_IN) == 0 {
-            let (low, high) = pick(rng, &sign.ranges);
-            // Nothing lies above a saturation of 100 %.
-            let is_low = rng.bool() || sign.unit == "%";
-            let edge = if is_low { low } else { high };
-            *drift = (edge - sign.middle) * 1.1;
+            self.begin_episode(rng, at);
         } else {
-            *drift *= 0.97;
+            self.drift[at] *= 0.97;
         }
+        let sign = &SIGNS[at % SIGNS.len()];
         let [_, b, c] = self.samples[at];
         let chance = (rng.f64() + rng.f64() + rng.f64() - 1.5) * 2.0 * sign.step;
-        let next = c + (sign.middle + *drift - c) * 0.4 + chance;
+        let next = c + (sign.middle + self.drift[at] - c) * 0.4 + chance;
         let next = if sign.unit == "%" {
             next.min(100.0)
         } else {
@@ -140,6 +144,16 @@ impl Ward {
         };
         self.samples[at] = [b, c, (next * 10.0).round() / 10.0];
         self.samples[at]
+    }
+
+    /// Moves a sign's middle beyond the edge of one of its ranges.
+    fn begin_episode(&mut self, rng: &mut Rng, at: usize) {
+        let sign = &SIGNS[at % SIGNS.len()];
+        let (low, high) = pick(rng, &sign.ranges);
+        // Nothing lies above a saturation of 100 %.
+        let is_low = rng.bool() || sign.unit == "%";
+        let edge = if is_low { low } else { high };
+        self.drift[at] = (edge - sign.middle) * 1.1;
     }
 }
 

@@ -1,0 +1,33 @@
+// Opens a sign-in link with Chromium and waits until the page shows events: page.mjs NODE_DIR CHROMIUM LINK COUNT KIND...
+// Prints {"rows","kinds","status","address"}.
+import { createRequire } from "node:module";
+
+const [folder, executablePath, link, count, ...kinds] = process.argv.slice(2);
+const { chromium } = createRequire(`${folder}/`)("playwright-core");
+const browser = await chromium.launch({
+  executablePath,
+  args: ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+try {
+  const tab = await browser.newPage();
+  tab.setDefaultTimeout(60_000);
+  const faults = [];
+  tab.on("pageerror", (e) => faults.push(String(e)));
+  tab.on("console", (m) => m.type() === "error" && faults.push(m.text()));
+  await tab.goto(link);
+  await tab.waitForFunction(
+    ([count, kinds]) => {
+      const has = (kind) => document.querySelectorAll(`[data-kind="${kind}"] li`).length > 0;
+      return document.querySelectorAll("#events tr").length >= count && kinds.every(has);
+    },
+    [Number(count), kinds],
+  );
+  const shown = await tab.evaluate(() => ({
+    rows: document.querySelectorAll("#events tr").length,
+    status: document.querySelector("#status").dataset.state,
+    address: location.href,
+  }));
+  process.stdout.write(JSON.stringify({ ...shown, faults }));
+} finally {
+  await browser.close();
+}
