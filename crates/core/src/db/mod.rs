@@ -142,7 +142,8 @@ impl Conn {
 struct Shared {
     target: Target,
     idle: Mutex<Vec<Conn>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
 }
 
 /// The database: opens connections, and lends them to readers.
@@ -168,7 +169,8 @@ impl Db {
         let shared = Shared {
             target,
             idle: Mutex::new(vec![conn]),
-            permits: Semaphore::new(READERS),
+            permits: Arc::new(Semaphore::new(READERS)),
+            probes: Arc::new(Semaphore::new(1)),
         };
         Ok(Self(Arc::new(shared)))
     }
@@ -189,14 +191,32 @@ impl Db {
         &self,
         read: impl FnOnce(&mut Conn) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DbError> {
-        let _permit = self
-            .0
-            .permits
-            .acquire()
+        self.lend(&self.0.permits, read).await
+    }
+
+    /// Asks the database whether it answers, past all who wait to read.
+    pub async fn probe(&self) -> Result<(), DbError> {
+        let ask = |conn: &mut Conn| conn.row("SELECT 1", &[], |_| Ok(())).map(drop);
+        self.lend(&self.0.probes, ask).await
+    }
+
+    async fn lend<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        read: impl FnOnce(&mut Conn) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let permit = permits
+            .clone()
+            .acquire_owned()
             .await
             .map_err(|_| DbError::Unavailable("closed".into()))?;
         let db = self.clone();
-        match tokio::task::spawn_blocking(move || db.read_blocking(read)).await {
+        // The permit goes with the thread: a caller that goes away leaves the read to its end.
+        let blocking = move || {
+            let _permit = permit;
+            db.read_blocking(read)
+        };
+        match tokio::task::spawn_blocking(blocking).await {
             Ok(result) => result,
             Err(e) => Err(DbError::Fault(format!("a read did not finish: {e}"))),
         }
@@ -214,9 +234,17 @@ impl Db {
         };
         let result = read(&mut conn);
         let mut idle = self.0.idle.lock();
+        // What breaks one connection has broken those that lay idle: the next reads begin anew.
+        let broken = if conn.is_broken() {
+            std::mem::take(&mut *idle)
+        } else {
+            Vec::new()
+        };
         if !conn.is_broken() && idle.len() < READERS {
             idle.push(conn);
         }
+        drop(idle);
+        drop(broken);
         result
     }
 }

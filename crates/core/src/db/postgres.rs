@@ -16,6 +16,8 @@ use super::{DbError, RowRef, Value};
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server's machine may answer nothing: to what was sent, or to the question whether it is still there.
+const LOST_AFTER: Duration = Duration::from_secs(20);
 /// Statements kept prepared on each connection.
 const CACHED_STATEMENTS: usize = 256;
 
@@ -37,8 +39,9 @@ impl Postgres {
             .connect_timeout(CONNECT_TIMEOUT)
             .application_name("tidings");
         config
-            .tcp_user_timeout(Duration::from_secs(20))
-            .keepalives_idle(Duration::from_secs(20));
+            .tcp_user_timeout(LOST_AFTER)
+            .keepalives_idle(LOST_AFTER)
+            .keepalives_interval(LOST_AFTER / 4);
         let client = match config.get_ssl_mode() {
             SslMode::Disable | SslMode::Prefer => config.connect(NoTls),
             _ => config.connect(tokio_postgres_rustls::MakeRustlsConnect::new(

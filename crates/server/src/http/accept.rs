@@ -31,6 +31,10 @@ use super::tls::Certificates;
 const FIRST_BYTES: Duration = Duration::from_secs(10);
 /// How long a request's head may take, so that nobody can hold a connection by dripping it.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Bytes above which the system takes no more of a connection's that the peer has no room for. It would else take
+/// megabytes, and thousands of stalled readers all that it has for every connection of the machine.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 32 * 1024;
 /// How long the loop waits when the system gives no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first bytes of HTTP/2 without TLS; no HTTP/1.1 method begins so.
@@ -101,7 +105,7 @@ pub(crate) async fn run(listener: TcpListener, serving: Serving, answer: impl An
         };
         match accepted {
             Ok((socket, remote)) => {
-                let _ = socket.set_nodelay(true);
+                tune(&socket);
                 serving
                     .tasks
                     .spawn(connection(socket, remote, serving.clone(), answer.clone()));
@@ -112,6 +116,13 @@ pub(crate) async fn run(listener: TcpListener, serving: Serving, answer: impl An
             }
         }
     }
+}
+
+/// What is written goes out at once; what the peer does not take stays with us, where readers share it.
+fn tune(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
 async fn connection(socket: TcpStream, remote: SocketAddr, serving: Serving, answer: impl Answer) {

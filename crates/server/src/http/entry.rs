@@ -103,8 +103,8 @@ impl Answer for Entry {
             cors::preflight()
         } else {
             let inside = ids.clone().around(self.inside(request));
-            match &span {
-                Some(span) => inside.instrument(span.clone()).await,
+            match span.clone() {
+                Some(span) => inside.instrument(span).await,
                 None => inside.await,
             }
         };
@@ -114,8 +114,8 @@ impl Answer for Entry {
         let route = response.extensions_mut().remove::<RouteName>();
         let route = route.map_or("none", |route| route.0);
         time_request(route, label(&method), status.as_u16(), elapsed);
-        if let Some(span) = &span {
-            traces::end_request(span, label(&method), route, status);
+        if let Some(span) = span {
+            traces::end_request(&span, label(&method), route, status, &ids);
         }
         let client_ip = ClientIp(remote);
         let duration_ms = elapsed.as_secs_f64() * 1_000.0;

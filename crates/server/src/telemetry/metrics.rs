@@ -19,8 +19,7 @@ use super::histogram::{COUNTS, Histogram, SECONDS};
 /// Most different label sets of one histogram: routes times methods times statuses stay far below.
 const MAX_SERIES: usize = 2_000;
 
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Type {
+enum Type {
     Counter,
     Gauge,
     Seconds,
@@ -28,7 +27,7 @@ pub(super) enum Type {
 }
 
 /// Every metric with its meaning.
-pub(super) const METRICS: [(&str, Type, &str); 22] = [
+const METRICS: [(&str, Type, &str); 22] = [
     (
         "tidings_build_info",
         Type::Gauge,
@@ -355,5 +354,50 @@ impl Recorder for Split {
     }
     fn register_histogram(&self, key: &Key, _metadata: &Metadata<'_>) -> Handle {
         self.shown.histograms.register(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::METRICS;
+
+    /// Every metric that some line of the product counts has its meaning, and every meaning its metric.
+    #[test]
+    fn the_table_has_every_metric_of_the_source_and_no_other() {
+        fn walk(folder: &Path, found: &mut BTreeSet<String>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, found);
+                } else if path.extension().is_some_and(|e| e == "rs")
+                    && !path.ends_with("telemetry/tests.rs")
+                {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    for macro_name in ["counter", "gauge", "histogram"] {
+                        let call = format!("{macro_name}!(");
+                        for (at, _) in text.match_indices(&call) {
+                            let rest = text[at + call.len()..].trim_start();
+                            let name = rest.strip_prefix('"').and_then(|r| r.split('"').next());
+                            found.extend(name.map(str::to_owned));
+                        }
+                    }
+                }
+            }
+        }
+        let mut found = BTreeSet::new();
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for entry in std::fs::read_dir(crates).unwrap() {
+            walk(&entry.unwrap().path().join("src"), &mut found);
+        }
+        let table: BTreeSet<_> = METRICS
+            .iter()
+            .map(|(name, ..)| (*name).to_owned())
+            .collect();
+        // Its workers come with the modules.
+        found.insert("tidings_worker_lag_events".to_owned());
+        assert_eq!(found, table);
     }
 }

@@ -1,9 +1,7 @@
 //! Records, traces and metrics, as they leave the server.
 
-use std::collections::BTreeSet;
 use std::io::{Read as _, Write};
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -465,42 +463,6 @@ fn metrics_are_shown_in_the_text_form_with_their_meaning() {
         let (_, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
-}
-
-/// Every metric that some line of the product counts has its meaning, and every meaning its metric.
-#[test]
-fn the_table_has_every_metric_of_the_source_and_no_other() {
-    fn walk(folder: &Path, found: &mut BTreeSet<String>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|e| e == "rs")
-                && !path.ends_with("telemetry/tests.rs")
-            {
-                let text = std::fs::read_to_string(&path).unwrap();
-                for name in ["counter!(", "gauge!(", "histogram!("] {
-                    for (at, _) in text.match_indices(name) {
-                        let rest = text[at + name.len()..].trim_start();
-                        let name = rest.strip_prefix('"').and_then(|r| r.split('"').next());
-                        found.extend(name.map(str::to_owned));
-                    }
-                }
-            }
-        }
-    }
-    let mut found = BTreeSet::new();
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for entry in std::fs::read_dir(crates).unwrap() {
-        walk(&entry.unwrap().path().join("src"), &mut found);
-    }
-    let table: BTreeSet<_> = metrics::METRICS
-        .iter()
-        .map(|(name, ..)| (*name).to_owned())
-        .collect();
-    // Its workers come with the modules.
-    found.insert("tidings_worker_lag_events".to_owned());
-    assert_eq!(found, table);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::filter::{FilterFn, filter_fn};
 
 use super::SERVICE;
+use super::request::RequestIds;
 
 /// Where `otlp.endpoint` takes traces (OTLP/HTTP).
 const TRACES_PATH: &str = "/v1/traces";
@@ -155,20 +156,24 @@ pub(crate) fn request(
 }
 
 /// Names an exported span by method and route, never by path: paths hold identities. Says what became of the request,
-/// in the words of OpenTelemetry's conventions for HTTP.
+/// in the words of OpenTelemetry's conventions for HTTP, and by which ids the log knows it.
 pub(crate) fn end_request(
     span: &Span,
     method: &'static str,
     route: &'static str,
     status: StatusCode,
+    ids: &RequestIds,
 ) {
     let context = span.context();
     let exported = context.span();
     exported.update_name(format!("{method} {route}"));
-    exported.set_attribute(KeyValue::new("http.request.method", method));
-    exported.set_attribute(KeyValue::new("http.route", route));
-    let code = i64::from(status.as_u16());
-    exported.set_attribute(KeyValue::new("http.response.status_code", code));
+    exported.set_attributes([
+        KeyValue::new("http.request.method", method),
+        KeyValue::new("http.route", route),
+        KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+        KeyValue::new("correlation_id", ids.correlation_id.clone()),
+        KeyValue::new("event_id", ids.event_id.to_string()),
+    ]);
     if status.is_server_error() {
         exported.set_status(Status::error(""));
     }

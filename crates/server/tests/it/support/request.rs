@@ -30,7 +30,11 @@ impl<'a> Request<'a> {
 
     /// Sends it to any address, and leaves the answer to be read.
     pub(crate) fn send_to(&self, address: &str) -> TcpStream {
-        let mut socket = TcpStream::connect(address).unwrap();
+        self.send_on(TcpStream::connect(address).unwrap(), address)
+    }
+
+    /// The same on a connection of the caller's.
+    pub(crate) fn send_on(&self, mut socket: TcpStream, address: &str) -> TcpStream {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut text = format!(
             "{} {} HTTP/1.1\r\nHost: {address}\r\n",
@@ -89,6 +93,7 @@ impl Answer {
         }
     }
 
+    /// Reads the whole of it.
     pub(crate) fn read(socket: &mut TcpStream) -> Self {
         let mut from = BufReader::new(socket);
         let mut answer = Self::head(&mut from);

@@ -20,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) listen: Option<String>,
     /// Its data, where that is not in the server's own folder.
     pub(crate) data: Option<std::path::PathBuf>,
+    /// A command that the server's own is given to, as its last arguments.
+    pub(crate) through: Vec<String>,
     /// A configuration file's text.
     pub(crate) file: String,
 }
@@ -56,8 +58,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(folder: Arc<TempDir>, setup: Setup) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        const BINARY: &str = env!("CARGO_BIN_EXE_tidings");
+        let mut words = setup.through.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .args(["serve", "--log-format", "json", "--data-dir"])
             .arg(setup.data.as_deref().unwrap_or(folder.path()));
         command.args(["--listen", setup.listen.as_deref().unwrap_or("127.0.0.1:0")]);
