@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::metrics::{
     Counter, Gauge, Histogram as Handle, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -203,6 +203,15 @@ pub(crate) fn publishes(result: &'static str, events: u64, took: Option<Duration
         result => {
             ::metrics::counter!("tidings_publishes_total", "result" => result).increment(events);
         }
+    }
+}
+
+/// Counts events that a task has written, and how long they took from their commit, where they are live.
+pub(crate) fn delivered(transport: &'static str, events: u64, committed: Option<Instant>) {
+    ::metrics::counter!("tidings_deliveries_total", "transport" => transport).increment(events);
+    if let Some(committed) = committed {
+        let count = usize::try_from(events).unwrap_or(usize::MAX);
+        ::metrics::histogram!("tidings_delivery_seconds").record_many(committed.elapsed(), count);
     }
 }
 

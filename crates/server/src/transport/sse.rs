@@ -23,7 +23,7 @@ use super::request::Query;
 use super::{Due, Kind, Silence, Transports, feed_key, in_time, same_but};
 use crate::http::accept::{Detached, DetachedSocket};
 use crate::http::problem::Problem;
-use crate::telemetry::metrics::dropped;
+use crate::telemetry::metrics::{delivered, dropped};
 
 /// Tells nginx not to gather what we write.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -227,14 +227,7 @@ impl Writer {
                 committed,
             } => {
                 self.write(bytes).await?;
-                metrics::counter!("tidings_deliveries_total", "transport" => "sse")
-                    .increment(count);
-                if let Some(committed) = committed {
-                    metrics::histogram!("tidings_delivery_seconds").record_many(
-                        committed.elapsed(),
-                        usize::try_from(count).unwrap_or(usize::MAX),
-                    );
-                }
+                delivered("sse", count, committed);
                 Ok(())
             }
             Delivery::Gap { oldest } => self.control(&Control::gap(&oldest)).await,

@@ -57,7 +57,10 @@ fn a_reader_that_takes_nothing_is_closed() {
         n += 1;
         server.metric("tidings_connections{") == 0.0
     });
-    assert!(server.log().contains("\"reason\":\"slow\""));
+    // Records are written beside the work.
+    eventually("the record says why", || {
+        server.log().contains("\"reason\":\"slow\"")
+    });
 }
 
 /// How many stand still; the environment can ask for more.

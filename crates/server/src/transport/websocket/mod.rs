@@ -23,7 +23,7 @@ use super::frame::{self, Control, Reason};
 use super::{Due, Kind, Silence, feed_key, in_time, same_but};
 use crate::app::App;
 use crate::http::problem::Problem;
-use crate::telemetry::metrics::dropped;
+use crate::telemetry::metrics::{delivered, dropped};
 
 /// The subprotocol that is answered where it is offered.
 pub(crate) const PROTOCOL: &str = "tidings.v1";
@@ -203,14 +203,7 @@ impl Socket {
                     let text = String::from_utf8_lossy(line).into_owned();
                     self.send(Message::text(text)).await?;
                 }
-                metrics::counter!("tidings_deliveries_total", "transport" => "websocket")
-                    .increment(count);
-                if let Some(committed) = committed {
-                    metrics::histogram!("tidings_delivery_seconds").record_many(
-                        committed.elapsed(),
-                        usize::try_from(count).unwrap_or(usize::MAX),
-                    );
-                }
+                delivered("websocket", count, committed);
                 Ok(())
             }
         }
