@@ -335,13 +335,8 @@ impl Log {
         rights: &Rights,
         limit: usize,
     ) -> Result<Page, DbError> {
-        let (log, patterns, rights) = (log.clone(), patterns.clone(), rights.clone());
-        let read = move |conn: &mut Conn| {
-            store::page(conn, &log, after, &patterns, limit, |topic| {
-                rights.admits(topic)
-            })
-        };
-        self.0.db.read(read).await
+        self.read_by(store::page, log, after, (patterns, rights), limit)
+            .await
     }
 
     /// The same for who wants what there is: all that is kept after a place, also before what retention has taken.
@@ -353,11 +348,22 @@ impl Log {
         rights: &Rights,
         limit: usize,
     ) -> Result<Page, DbError> {
+        self.read_by(store::kept, log, after, (patterns, rights), limit)
+            .await
+    }
+
+    async fn read_by(
+        &self,
+        read: store::Read,
+        log: &Arc<TenantLog>,
+        after: Seq,
+        (patterns, rights): (&Patterns, &Rights),
+        limit: usize,
+    ) -> Result<Page, DbError> {
         let (log, patterns, rights) = (log.clone(), patterns.clone(), rights.clone());
         let read = move |conn: &mut Conn| {
-            store::kept(conn, &log, after, &patterns, limit, |topic| {
-                rights.admits(topic)
-            })
+            let admits = |topic: &str| rights.admits(topic);
+            read(conn, &log, after, &patterns, limit, &admits)
         };
         self.0.db.read(read).await
     }

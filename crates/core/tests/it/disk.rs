@@ -50,17 +50,10 @@ impl Disk {
 /// What a crash may leave between two times at which all was synced, and how it came about.
 pub(crate) fn crash(rng: &mut fastrand::Rng, before: &Disk, after: &Disk) -> (Disk, String) {
     let header = |disk: &Disk| disk.wal.get(..WAL_HEADER).map(<[u8]>::to_vec);
-    let (mut disk, damage) = if before.wal == after.wal {
+    let (db, wal, damage) = if before.wal == after.wal {
         let (db, damage) = tear(rng, &before.db, &after.db, 0, before.db.len());
         let wal = after.wal.clone();
-        (
-            Disk {
-                db,
-                wal,
-                ..Disk::default()
-            },
-            format!("database: {damage}"),
-        )
+        (db, wal, format!("database: {damage}"))
     } else if header(before) != header(after) {
         let (mut base, db) = (before.wal.clone(), after.db.clone());
         let (wal, damage) = match rng.u32(0..10) {
@@ -75,39 +68,23 @@ pub(crate) fn crash(rng: &mut fastrand::Rng, before: &Disk, after: &Disk) -> (Di
                 tear(rng, &base, &after.wal, WAL_HEADER, WAL_HEADER)
             }
         };
-        (
-            Disk {
-                db,
-                wal,
-                ..Disk::default()
-            },
-            format!("new write-ahead log: {damage}"),
-        )
+        (db, wal, format!("new write-ahead log: {damage}"))
     } else if before.db != after.db && rng.bool() {
         let (db, damage) = tear(rng, &before.db, &after.db, 0, before.db.len());
         let wal = after.wal.clone();
-        (
-            Disk {
-                db,
-                wal,
-                ..Disk::default()
-            },
-            format!("database, after a commit: {damage}"),
-        )
+        (db, wal, format!("database, after a commit: {damage}"))
     } else {
         let synced = synced(&before.wal, &after.wal);
         let (wal, damage) = tear(rng, &before.wal, &after.wal, synced, synced);
         let db = before.db.clone();
-        (
-            Disk {
-                db,
-                wal,
-                ..Disk::default()
-            },
-            format!("write-ahead log: {damage}"),
-        )
+        (db, wal, format!("write-ahead log: {damage}"))
     };
-    disk.boot.clone_from(&after.boot);
+    let mut disk = Disk {
+        db,
+        wal,
+        boot: after.boot.clone(),
+        ..Disk::default()
+    };
     // Nothing of the index of the write-ahead log is ever synced.
     let index = match rng.u32(0..4) {
         0 => "gone",

@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use tidings_core::db::DbError;
-use tidings_core::event::EventId;
+use tidings_core::event::{EventId, NewEvent};
 use tidings_core::hub::Rights;
 use tidings_core::log::{AppendError, Batch, Idempotency, PublishError, WriteError, store};
 use tidings_core::retention::{Keep, TopicRule, TopicRules};
 use tidings_core::topic::Pattern;
 
 use crate::support::{Bed, event, on_each_backend, patterns, tenant};
+
+/// An event that bears a publisher's id.
+fn with_id(id: &str, data: i64) -> NewEvent {
+    let mut event = event("x", data);
+    event.id = Some(EventId::new(id).unwrap());
+    event
+}
 
 on_each_backend! {
     async fn what_is_published_is_read_in_order_by_pattern_and_tenant(bed: Bed) {
@@ -62,11 +69,6 @@ on_each_backend! {
     async fn a_repeat_is_the_same_event(bed: Bed) {
         let core = bed.open(TopicRules::default()).await;
         let a = tenant("a");
-        let with_id = |id: &str, data| {
-            let mut event = event("x", data);
-            event.id = Some(EventId::new(id).unwrap());
-            event
-        };
         let first = core.publish(&a, vec![with_id("1", 1)]).await;
         let again = core.publish(&a, vec![with_id("1", 1), with_id("2", 2), with_id("2", 2)]).await;
         assert_eq!(again.ids[0], first.ids[0]);
@@ -121,11 +123,6 @@ on_each_backend! {
     async fn an_event_that_stands_is_appended_no_second_time(bed: Bed) {
         let core = bed.open(TopicRules::default()).await;
         let a = tenant("a");
-        let with_id = |id: &str, data| {
-            let mut event = event("x", data);
-            event.id = Some(EventId::new(id).unwrap());
-            event
-        };
         core.publish(&a, vec![with_id("1", 1)]).await;
         // Another's, in the same transaction as like as not.
         let (other, again) = tokio::join!(

@@ -233,7 +233,7 @@ async fn from_folder(
             let tenant = serde_json::Value::from(log.tenant.as_str());
             let mut after = 0;
             loop {
-                let page = store::kept(&mut conn, &log, after, &patterns, PAGE, |topic| {
+                let page = store::kept(&mut conn, &log, after, &patterns, PAGE, &|topic| {
                     Rights::All.admits(topic)
                 });
                 let page = page.map_err(Failure::failed)?;

@@ -114,6 +114,16 @@ pub struct PageEnd {
     pub gap: Option<Seq>,
 }
 
+/// A way to read a page: [`page`] or [`kept`].
+pub(super) type Read = fn(
+    &mut Conn,
+    &TenantLog,
+    Seq,
+    &Patterns,
+    usize,
+    &dyn Fn(&str) -> bool,
+) -> Result<Page, DbError>;
+
 /// Reads a page of owned events.
 pub fn page(
     conn: &mut Conn,
@@ -121,10 +131,10 @@ pub fn page(
     after: Seq,
     patterns: &Patterns,
     limit: usize,
-    admits: impl Fn(&str) -> bool,
+    admits: &dyn Fn(&str) -> bool,
 ) -> Result<Page, DbError> {
     let mut events = Vec::new();
-    let end = visit(conn, log, after, patterns, limit, &admits, &mut |row| {
+    let end = visit(conn, log, after, patterns, limit, admits, &mut |row| {
         events.push(Logged::new(row));
     })?;
     Ok(Page { events, end })
@@ -168,16 +178,16 @@ pub fn kept(
     after: Seq,
     patterns: &Patterns,
     limit: usize,
-    admits: impl Fn(&str) -> bool,
+    admits: &dyn Fn(&str) -> bool,
 ) -> Result<Page, DbError> {
     in_snapshot(conn, |conn| {
         let gap = if log.trimmed() > after {
-            gap(conn, log, after, patterns, &admits)?
+            gap(conn, log, after, patterns, admits)?
         } else {
             None
         };
         let mut events = Vec::new();
-        let end = walk(conn, log, after, patterns, limit, &admits, &mut |row| {
+        let end = walk(conn, log, after, patterns, limit, admits, &mut |row| {
             events.push(Logged::new(row));
         })?;
         Ok(Page {

@@ -1,16 +1,9 @@
 // Reads a stream with Chromium's own EventSource: browser.mjs NODE_DIR CHROMIUM MODE PAGE URL COUNT. Prints [[id, event], ...].
 // In mode "follow" the page opens its EventSource once and leaves everything that happens to the browser.
-import { createRequire } from "node:module";
+import { inTab } from "./chromium.mjs";
 
 const [folder, executablePath, , page, url, count] = process.argv.slice(2);
-const { chromium } = createRequire(`${folder}/`)("playwright-core");
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-try {
-  const tab = await browser.newPage();
-  tab.setDefaultTimeout(60_000);
+await inTab(folder, executablePath, async (tab) => {
   // A page of the server's own, so that the stream is of the same origin.
   await tab.goto(`${page}/problems/invalid`);
   const read = await tab.evaluate(
@@ -34,6 +27,4 @@ try {
     [url, Number(count)],
   );
   await new Promise((done) => process.stdout.write(JSON.stringify(read), done));
-} finally {
-  await browser.close();
-}
+});

@@ -1,16 +1,9 @@
 // Opens a sign-in link with Chromium and waits until the page shows events: page.mjs NODE_DIR CHROMIUM LINK COUNT KIND...
 // Prints {"rows","kinds","status","address"}.
-import { createRequire } from "node:module";
+import { inTab } from "./chromium.mjs";
 
 const [folder, executablePath, link, count, ...kinds] = process.argv.slice(2);
-const { chromium } = createRequire(`${folder}/`)("playwright-core");
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-try {
-  const tab = await browser.newPage();
-  tab.setDefaultTimeout(60_000);
+await inTab(folder, executablePath, async (tab) => {
   const faults = [];
   tab.on("pageerror", (e) => faults.push(String(e)));
   tab.on("console", (m) => m.type() === "error" && faults.push(m.text()));
@@ -28,6 +21,4 @@ try {
     address: location.href,
   }));
   process.stdout.write(JSON.stringify({ ...shown, faults }));
-} finally {
-  await browser.close();
-}
+});

@@ -2,6 +2,7 @@
 // parse.mjs NODE_DIR CHROMIUM BASE COUNT NAMES. NAMES are those that an event may have, as JSON; empty is none.
 // Prints [[[name, data, id], ...], ...]: of the browser the stream's last id, of the parser the event's own.
 import { createRequire } from "node:module";
+import { inTab } from "./chromium.mjs";
 
 const [folder, executablePath, base, count, names] = process.argv.slice(2);
 const require = createRequire(`${folder}/`);
@@ -18,14 +19,7 @@ async function parse(number) {
 }
 
 async function browse(numbers) {
-  const { chromium } = require("playwright-core");
-  const browser = await chromium.launch({
-    executablePath,
-    args: ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
-  try {
-    const tab = await browser.newPage();
-    tab.setDefaultTimeout(60_000);
+  return inTab(folder, executablePath, async (tab) => {
     await tab.goto(base);
     const listen = ([number, names]) =>
       new Promise((resolve) => {
@@ -42,9 +36,7 @@ async function browse(numbers) {
     const all = [];
     for (const number of numbers) all.push(await tab.evaluate(listen, [number, JSON.parse(names)]));
     return all;
-  } finally {
-    await browser.close();
-  }
+  });
 }
 
 const numbers = [...Array(Number(count)).keys()];
