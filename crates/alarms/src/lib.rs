@@ -4,16 +4,19 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
+//! - `correlate`: which alarms are one fault; `simulate`: a network in which that is known
 
 mod config;
+pub mod correlate;
 mod error;
 mod severity;
+pub mod simulate;
 pub mod topology;
 
 use tidings_core::clock::Clock;
 use tidings_core::log::Log;
 
-pub use config::Config;
+pub use config::{Config, TypeRule};
 pub use error::{Error, Invalid, Step};
 pub use severity::{Perceived, Severity, UnknownSeverity};
 pub use topology::Topology;
