@@ -85,16 +85,18 @@ pub(super) fn clusters<K: Clone + Eq + Hash + Borrow<str>>(
         }
     }
     // By cluster, numbered as they begin.
+    let count = u32::try_from(order.len()).unwrap_or(u32::MAX);
+    let mut sizes = vec![0u32; order.len()];
+    for i in 0..count {
+        sizes[sets.find(i) as usize] += 1;
+    }
     let mut number = vec![u32::MAX; order.len()];
     let mut members: Vec<Vec<u32>> = Vec::new();
-    for i in 0u32.. {
-        if i as usize == order.len() {
-            break;
-        }
+    for i in 0..count {
         let set = sets.find(i) as usize;
         if number[set] == u32::MAX {
             number[set] = u32::try_from(members.len()).unwrap_or(u32::MAX);
-            members.push(Vec::new());
+            members.push(Vec::with_capacity(sizes[set] as usize));
         }
         members[number[set] as usize].push(i);
     }

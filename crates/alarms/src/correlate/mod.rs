@@ -119,12 +119,28 @@ fn in_time(occurrences: &[Occurrence]) -> Vec<u32> {
     keyed.sort_unstable();
     for run in keyed.chunk_by_mut(|a, b| a.0 == b.0) {
         if run.len() > 1 {
-            run.sort_by(|a, b| {
-                let (a, b) = (&occurrences[a.1 as usize], &occurrences[b.1 as usize]);
-                (&a.event_id, &a.entity_id, &a.alarm_type)
-                    .cmp(&(&b.event_id, &b.entity_id, &b.alarm_type))
-            });
+            by_id(run, occurrences);
         }
     }
     keyed.into_iter().map(|(_, i)| i).collect()
+}
+
+/// Sorts what has one time by id; most ids differ in their first bytes.
+fn by_id(run: &mut [(i64, u32)], occurrences: &[Occurrence]) {
+    let head = |i: u32| {
+        let id = occurrences[i as usize].event_id.as_bytes();
+        let mut head = [0; 16];
+        let known = id.len().min(16);
+        head[..known].copy_from_slice(&id[..known]);
+        u128::from_be_bytes(head)
+    };
+    let rest = |i: u32| {
+        let it = &occurrences[i as usize];
+        (&it.event_id, &it.entity_id, &it.alarm_type)
+    };
+    let mut heads: Vec<(u128, u32)> = run.iter().map(|&(_, i)| (head(i), i)).collect();
+    heads.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rest(a.1).cmp(&rest(b.1))));
+    for (to, (_, i)) in run.iter_mut().zip(heads) {
+        to.1 = i;
+    }
 }
