@@ -4,7 +4,9 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
+//! - `cluster`: occurrences that have one cause
 
+pub mod cluster;
 mod config;
 mod error;
 mod severity;
