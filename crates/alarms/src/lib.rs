@@ -7,7 +7,9 @@
 //! - `reading`: JSON objects read member by member, errors with paths
 //! - `rows`: SQL that every store needs
 //! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
+//! - `cluster`: occurrences that have one cause
 
+pub mod cluster;
 mod config;
 pub mod entity;
 mod error;
