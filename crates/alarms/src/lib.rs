@@ -4,16 +4,18 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
+//! - `reading`: from JSON that came in to values, or to all that is wrong with it
 
 mod config;
 mod error;
+pub mod reading;
 mod severity;
 pub mod topology;
 
 use tidings_core::clock::Clock;
 use tidings_core::log::Log;
 
-pub use config::Config;
+pub use config::{Baseline, Config, TypeRule};
 pub use error::{Error, Invalid, Step};
 pub use severity::{Perceived, Severity, UnknownSeverity};
 pub use topology::Topology;
@@ -54,4 +56,9 @@ impl Alarms {
     pub fn config(&self) -> &Config {
         &self.config
     }
+}
+
+/// Shows how many events a worker is behind the heads of all logs together.
+pub fn show_lag(worker: &'static str, events: u64) {
+    metrics::gauge!("tidings_worker_lag_events", "worker" => worker).set(events as f64);
 }
