@@ -5,7 +5,9 @@
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
+//! - `cluster`: occurrences that have one cause
 
+pub mod cluster;
 mod config;
 mod error;
 pub mod reading;
