@@ -4,7 +4,7 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
-//! - `reading`: JSON objects read member by member, errors with paths
+//! - `reading`: from JSON that came in to values, or to all that is wrong with it
 //! - `rows`: SQL that every store needs
 //! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
 //! - `cluster`: occurrences that have one cause
@@ -66,4 +66,9 @@ impl Alarms {
     pub fn config(&self) -> &Config {
         &self.config
     }
+}
+
+/// Shows how many events a worker is behind the heads of all logs together.
+pub fn show_lag(worker: &'static str, events: u64) {
+    metrics::gauge!("tidings_worker_lag_events", "worker" => worker).set(events as f64);
 }
