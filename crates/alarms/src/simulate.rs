@@ -138,7 +138,9 @@ pub fn run(seed: u64, load: Load, flaws: Flaws, start: Timestamp) -> Run {
     let mut alarms: Vec<Alarm> = maker
         .raised
         .into_iter()
-        .map(|(at, entity, fault)| alarm(&mut named, &mut flawed, flaws, (start, at), entity, fault))
+        .map(|(at, entity, fault)| {
+            alarm(&mut named, &mut flawed, flaws, (start, at), entity, fault)
+        })
         .collect();
     alarms.sort_by(|a, b| {
         (a.arrives_at, &a.occurrence.event_id).cmp(&(b.arrives_at, &b.occurrence.event_id))
@@ -146,7 +148,11 @@ pub fn run(seed: u64, load: Load, flaws: Flaws, start: Timestamp) -> Run {
     let nodes = (0..ENTITIES)
         .map(|entity| node(&mut flawed, flaws, entity))
         .collect();
-    Run { nodes, alarms, roots }
+    Run {
+        nodes,
+        alarms,
+        roots,
+    }
 }
 
 struct Maker {
@@ -258,7 +264,11 @@ fn node(rng: &mut Rng, flaws: Flaws, entity: usize) -> Node {
         let wrong = first + (parent - first + shift) % count;
         id(if is_wrong { wrong } else { parent })
     });
-    Node { id: id(entity), entity_type, parent }
+    Node {
+        id: id(entity),
+        entity_type,
+        parent,
+    }
 }
 
 const TYPES: [(&str, Severity); 5] = [
@@ -314,7 +324,10 @@ mod tests {
     fn the_network_is_the_stated_one() {
         let run = run(1, Load::Sparse, Flaws::default(), Timestamp::from_secs(0));
         let of = |kind: &str| run.nodes.iter().filter(|n| n.entity_type == kind).count();
-        assert_eq!([of("ROUTER"), of("SWITCH"), of("SITE"), of("CELL")], [4, 24, 240, 720]);
+        assert_eq!(
+            [of("ROUTER"), of("SWITCH"), of("SITE"), of("CELL")],
+            [4, 24, 240, 720]
+        );
         let topology = run.topology();
         assert_eq!(topology.len(), ENTITIES);
         assert_eq!(topology.children("core-1").len(), 6);
@@ -332,7 +345,10 @@ mod tests {
         let start = Timestamp::from_secs(1_790_000_000);
         let [a, b] = [0, 1].map(|_| run(7, Load::Storm, Flaws::default(), start));
         let ids = |r: &Run| -> Vec<String> {
-            r.alarms.iter().map(|a| a.occurrence.event_id.clone()).collect()
+            r.alarms
+                .iter()
+                .map(|a| a.occurrence.event_id.clone())
+                .collect()
         };
         assert_eq!(ids(&a), ids(&b));
         assert_ne!(ids(&a), ids(&run(8, Load::Storm, Flaws::default(), start)));
@@ -345,18 +361,38 @@ mod tests {
     #[test]
     fn flaws_are_in_what_is_known_alone() {
         let start = Timestamp::from_secs(1_790_000_000);
-        let flaws = Flaws { missing: 0.1, wrong: 0.1, late: 0.1 };
-        let (plain, flawed) = (run(3, Load::Busy, Flaws::default(), start), run(3, Load::Busy, flaws, start));
+        let flaws = Flaws {
+            missing: 0.1,
+            wrong: 0.1,
+            late: 0.1,
+        };
+        let (plain, flawed) = (
+            run(3, Load::Busy, Flaws::default(), start),
+            run(3, Load::Busy, flaws, start),
+        );
         let mut ids = [&plain, &flawed].map(|r| {
-            let mut ids: Vec<_> = r.alarms.iter().map(|a| (&a.occurrence.event_id, a.occurrence.raised_at)).collect();
+            let mut ids: Vec<_> = r
+                .alarms
+                .iter()
+                .map(|a| (&a.occurrence.event_id, a.occurrence.raised_at))
+                .collect();
             ids.sort_unstable();
             ids
         });
         let [a, b] = &mut ids;
         assert_eq!(a, b);
-        let missing = flawed.nodes.iter().skip(CORES).filter(|n| n.parent.is_none()).count();
+        let missing = flawed
+            .nodes
+            .iter()
+            .skip(CORES)
+            .filter(|n| n.parent.is_none())
+            .count();
         assert!((60..140).contains(&missing), "{missing}");
-        let late = flawed.alarms.iter().filter(|a| a.arrives_at.since(a.occurrence.raised_at) > Duration::from_secs(1)).count();
+        let late = flawed
+            .alarms
+            .iter()
+            .filter(|a| a.arrives_at.since(a.occurrence.raised_at) > Duration::from_secs(1))
+            .count();
         assert!(late * 5 > flawed.alarms.len() / 3, "{late}");
     }
 }

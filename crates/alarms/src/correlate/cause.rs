@@ -100,11 +100,18 @@ impl Candidate {
 }
 
 /// The likeliest cause on the entity itself or up its chain.
-fn probable<K: Clone + Eq + Hash + Borrow<str>>(field: &Field<'_, K>, i: usize) -> Option<Candidate> {
+fn probable<K: Clone + Eq + Hash + Borrow<str>>(
+    field: &Field<'_, K>,
+    i: usize,
+) -> Option<Candidate> {
     let (entity, t) = (field.entity[i], field.at[i]);
     let mut best: Option<Candidate> = None;
     let mut offer = |weight: f64, place: usize, link: Link| {
-        let candidate = Candidate { weight, place, link };
+        let candidate = Candidate {
+            weight,
+            place,
+            link,
+        };
         if weight > 0.0 && candidate.is_better(best.as_ref()) {
             best = Some(candidate);
         }
@@ -123,7 +130,7 @@ fn probable<K: Clone + Eq + Hash + Borrow<str>>(field: &Field<'_, K>, i: usize) 
         }
         let hops = usize::from(hops);
         // The density falls off on both sides of the likeliest delay: the best is the nearest to it on one of them.
-        let after = field.first_slot(slots.clone(), t - delay::likeliest(hops));
+        let after = field.first_slot(up, t - delay::likeliest(hops));
         for slot in [after.checked_sub(1), Some(after)].into_iter().flatten() {
             if slots.contains(&slot) {
                 let cause = field.when(slot);
@@ -143,20 +150,28 @@ fn probable<K: Clone + Eq + Hash + Borrow<str>>(field: &Field<'_, K>, i: usize) 
 
 /// Whether an entity that raised before is at fault anew: what hangs on it raised again as well, as it does not for a
 /// mere repeat.
-fn is_new_fault<K: Clone + Eq + Hash + Borrow<str>>(field: &Field<'_, K>, i: usize, before: usize) -> bool {
+fn is_new_fault<K: Clone + Eq + Hash + Borrow<str>>(
+    field: &Field<'_, K>,
+    i: usize,
+    before: usize,
+) -> bool {
     let entity = field.entity[i];
     let fan = field.network.fan(entity);
     if fan < 2 {
         return false;
     }
-    let (begin, turn, end) = (field.at[before] - TURN, field.at[i] - TURN, field.at[i] + AHEAD);
+    let (begin, turn, end) = (
+        field.at[before] - TURN,
+        field.at[i] - TURN,
+        field.at[i] + AHEAD,
+    );
     let again = field.network.down(entity).take(CHILDREN).filter(|&child| {
         let slots = field.slots(child);
-        let first = field.first_slot(slots.clone(), begin);
+        let first = field.first_slot(child, begin);
         if first == slots.end || field.when(first) >= turn {
             return false;
         }
-        let then = field.first_slot(slots.clone(), turn);
+        let then = field.first_slot(child, turn);
         then < slots.end && field.when(then) < end
     });
     let again = again.count();
@@ -164,7 +179,10 @@ fn is_new_fault<K: Clone + Eq + Hash + Borrow<str>>(field: &Field<'_, K>, i: usi
 }
 
 /// What an entity without relations raised before, within the window.
-fn unknown<K: Clone + Eq + Hash + Borrow<str>>(field: &Field<'_, K>, i: usize) -> Option<(u32, Link)> {
+fn unknown<K: Clone + Eq + Hash + Borrow<str>>(
+    field: &Field<'_, K>,
+    i: usize,
+) -> Option<(u32, Link)> {
     let before = field.before(i)?;
     (field.at[i] - field.at[before] <= WINDOW).then(|| (number(before), Link::SameEntity))
 }
@@ -218,7 +236,10 @@ fn siblings<K: Clone + Eq + Hash + Borrow<str>>(
                 let so_far = &mut best[n as usize];
                 let is_better = match so_far {
                     Some((best, _)) if best.place == j && best.weight <= candidate.weight => {
-                        best.weight < candidate.weight || so_far.as_ref().is_some_and(|(_, v)| field.network.name(via) < field.network.name(*v))
+                        best.weight < candidate.weight
+                            || so_far.as_ref().is_some_and(|(_, v)| {
+                                field.network.name(via) < field.network.name(*v)
+                            })
                     }
                     _ => candidate.is_better(so_far.as_ref().map(|(c, _)| c)),
                 };
@@ -261,7 +282,10 @@ fn same_type<K: Clone + Eq + Hash + Borrow<str>>(
     let kinds = field.kind.iter().max().map_or(0, |&k| k as usize + 1);
     let mut last: Vec<Option<u32>> = vec![None; kinds];
     let begin = field.at.partition_point(|&t| {
-        field.at.get(around.start).is_some_and(|&first| t < first.saturating_sub(WINDOW))
+        field
+            .at
+            .get(around.start)
+            .is_some_and(|&first| t < first.saturating_sub(WINDOW))
     });
     for i in begin..around.end {
         if !takes(field.entity[i]) {

@@ -56,7 +56,11 @@ pub(super) fn by_dependency(hops: usize, delay: i64) -> f64 {
         return 0.0;
     }
     let lost = (1..hops).fold(1.0, |p, _| p * LOST);
-    let slow = if delay > 0 { SLOW / seconds(WINDOW) } else { 0.0 };
+    let slow = if delay > 0 {
+        SLOW / seconds(WINDOW)
+    } else {
+        0.0
+    };
     REACH * lost * (look_up(&TABLES.down[hops - 1], delay) + slow)
 }
 
@@ -119,15 +123,25 @@ fn tables() -> Tables {
     }
     let down = sums.map(|table| blur(&table));
     let across = [
-        [blur(&difference(&sums[0], &sums[0])), blur(&difference(&sums[0], &sums[1]))],
-        [blur(&difference(&sums[1], &sums[0])), blur(&difference(&sums[1], &sums[1]))],
+        [
+            blur(&difference(&sums[0], &sums[0])),
+            blur(&difference(&sums[0], &sums[1])),
+        ],
+        [
+            blur(&difference(&sums[1], &sums[0])),
+            blur(&difference(&sums[1], &sums[1])),
+        ],
     ];
     let likeliest = down.map(|table| {
         let peak = (0..PLACES).max_by(|&a, &b| table[a].total_cmp(&table[b]));
         let peak = i64::try_from(peak.unwrap_or(ZERO)).unwrap_or_default();
         peak * SECOND / 4 - 12 * SECOND
     });
-    Tables { down, across, likeliest }
+    Tables {
+        down,
+        across,
+        likeliest,
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a few hundred places")]
@@ -181,9 +195,7 @@ fn blur(table: &Table) -> Table {
             .iter()
             .enumerate()
             .filter(|&(k, _)| place + ZERO >= k)
-            .map(|(k, weight)| {
-                table.get(place + ZERO - k).copied().unwrap_or(0.0) * weight * STEP
-            })
+            .map(|(k, weight)| table.get(place + ZERO - k).copied().unwrap_or(0.0) * weight * STEP)
             .sum()
     })
 }

@@ -1,6 +1,7 @@
 //! Occurrences in time and by entity, and how many alarms come by chance.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::hash::Hash;
 use std::ops::Range;
 
@@ -39,6 +40,8 @@ pub(super) struct Field<'a, K> {
     place: Vec<u32>,
     /// The same occurrences' times.
     when: Vec<i64>,
+    /// By entity, the slot that was found last.
+    hints: Vec<Cell<u32>>,
     /// Where in `place` each is.
     slot: Vec<u32>,
     /// How many of those before a slot began by themselves.
@@ -61,6 +64,10 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Field<'a, K> {
         for i in 1..starts.len() {
             starts[i] += starts[i - 1];
         }
+        let hints = starts[..network.len()]
+            .iter()
+            .map(|&s| Cell::new(s))
+            .collect();
         let mut next = starts.clone();
         let (mut place, mut when) = (vec![0; at.len()], vec![0; at.len()]);
         let mut slot = Vec::with_capacity(at.len());
@@ -78,6 +85,7 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Field<'a, K> {
             starts,
             place,
             when,
+            hints,
             slot,
             fresh: Vec::new(),
             fresh_by_time: Vec::new(),
@@ -111,7 +119,7 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Field<'a, K> {
         }
         let came_before = |entity: u32, until: i64| {
             let slots = self.slots(entity);
-            let from = self.first_slot(slots.clone(), t - FRESH);
+            let from = self.first_slot(entity, t - FRESH);
             from < slots.end && self.when[from] < until
         };
         !came_before(entity, t)
@@ -127,9 +135,30 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Field<'a, K> {
         self.starts[entity as usize] as usize..self.starts[entity as usize + 1] as usize
     }
 
-    /// The first slot of a range at or after a time.
-    pub(super) fn first_slot(&self, slots: Range<usize>, from: i64) -> usize {
-        slots.start + self.when[slots].partition_point(|&t| t < from)
+    /// The first slot of an entity's at or after a time. Sought from where the last one was found: questions go with time.
+    pub(super) fn first_slot(&self, entity: u32, from: i64) -> usize {
+        let Range { start, end } = self.slots(entity);
+        let hint = &self.hints[entity as usize];
+        let at = (hint.get() as usize).clamp(start, end);
+        let (mut low, mut high, mut step) = (start, end, 1);
+        if at < end && self.when[at] < from {
+            low = at + 1;
+            while low + step <= end && self.when[low + step - 1] < from {
+                low += step;
+                step *= 2;
+            }
+            high = end.min(low + step);
+        } else {
+            high = high.min(at);
+            while high >= start + step && self.when[high - step] >= from {
+                high -= step;
+                step *= 2;
+            }
+            low = low.max(high.saturating_sub(step));
+        }
+        let found = low + self.when[low..high].partition_point(|&t| t < from);
+        hint.set(u32::try_from(found).unwrap_or(u32::MAX));
+        found
     }
 
     /// Whose place a slot is.
@@ -145,7 +174,8 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Field<'a, K> {
     /// The one before on the same entity.
     pub(super) fn before(&self, i: usize) -> Option<usize> {
         let slot = self.slot[i];
-        (slot > self.starts[self.entity[i] as usize]).then(|| self.place[slot as usize - 1] as usize)
+        (slot > self.starts[self.entity[i] as usize])
+            .then(|| self.place[slot as usize - 1] as usize)
     }
 
     /// How dense the likelihood of a cause must be to count for more than chance, `near` being the places within the
@@ -157,8 +187,8 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Field<'a, K> {
             if slots.is_empty() {
                 return 0;
             }
-            let from = self.first_slot(slots.clone(), t - RATE);
-            let to = self.first_slot(slots, t + SKEWED);
+            let from = self.first_slot(entity, t - RATE);
+            let to = self.first_slot(entity, t + SKEWED);
             self.fresh[to] - self.fresh[from]
         };
         let up = self.network.up(entity);

@@ -118,7 +118,12 @@ pub(super) fn clusters<K: Clone + Eq + Hash + Borrow<str>>(
                 *i = order[*i as usize];
             }
             let root = network.name(root).to_owned();
-            Cluster { members, root, confidence, edges }
+            Cluster {
+                members,
+                root,
+                confidence,
+                edges,
+            }
         })
         .collect()
 }
@@ -165,7 +170,12 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Roots<'a, K> {
         let at = &mut self.at[entity as usize];
         if *at == u32::MAX {
             *at = u32::try_from(self.seen.len()).unwrap_or(u32::MAX);
-            self.seen.push(Suspect { entity, count: 0, first: i64::MAX, explains: 0 });
+            self.seen.push(Suspect {
+                entity,
+                count: 0,
+                first: i64::MAX,
+                explains: 0,
+            });
         }
         &mut self.seen[*at as usize]
     }

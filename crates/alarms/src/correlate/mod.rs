@@ -22,7 +22,7 @@ mod network;
 pub mod score;
 #[cfg(test)]
 mod tests;
-
+mod window;
 
 use tidings_core::clock::Timestamp;
 
@@ -30,7 +30,7 @@ use crate::config::TypeRule;
 use crate::topology::Topology;
 
 pub use group::{Cluster, Edge};
-
+pub use window::{Arrival, Component, HOLD_SECONDS, Member, Window};
 
 /// No link spans more, and this alone binds what an unknown entity raises. Inclusive.
 pub const WINDOW_SECONDS: i64 = 300;
@@ -91,6 +91,8 @@ impl Link {
 pub fn correlate(occurrences: &[Occurrence], topology: &Topology, rules: &Rules) -> Vec<Cluster> {
     let order = in_time(occurrences);
     let mut network = network::Network::<&str>::default();
+    // Growing a large table costs more than the room that it may not need.
+    network.reserve(order.len());
     let mut kinds = network::Names::<&str>::default();
     let (mut at, mut entity, mut kind) = (
         Vec::with_capacity(order.len()),

@@ -1,6 +1,7 @@
 //! Entities as numbers, and what each depends on.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use super::delay::HOPS;
@@ -19,23 +20,30 @@ pub(super) struct Names<K> {
 
 impl<K> Default for Names<K> {
     fn default() -> Self {
-        Self { numbers: HashMap::default(), names: Vec::new() }
+        Self {
+            numbers: HashMap::default(),
+            names: Vec::new(),
+        }
     }
 }
 
 impl<K: Clone + Eq + Hash> Names<K> {
+    pub(super) fn reserve(&mut self, names: usize) {
+        self.numbers.reserve(names);
+    }
+
     pub(super) fn number<'a>(&mut self, name: &'a str) -> u32
     where
         K: std::borrow::Borrow<str> + From<&'a str>,
     {
-        if let Some(&number) = self.numbers.get(name) {
-            return number;
+        match self.numbers.entry(K::from(name)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let number = length(&self.names);
+                self.names.push(new.key().clone());
+                *new.insert(number)
+            }
         }
-        let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        let name = K::from(name);
-        self.names.push(name.clone());
-        self.numbers.insert(name, number);
-        number
     }
 
     pub(super) fn name(&self, number: u32) -> &K {
@@ -87,6 +95,11 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
         self.names.number(name)
     }
 
+    /// Makes room for so many entities.
+    pub(super) fn reserve(&mut self, entities: usize) {
+        self.names.reserve(entities);
+    }
+
     /// Looks up the chains of the entities that are new since the last time.
     pub(super) fn learn<'a>(&mut self, topology: &'a Topology)
     where
@@ -108,7 +121,8 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
         self.starts.push(length(&self.up));
         self.down.clear();
         for entity in 0..length(&self.is_known) {
-            let own = self.starts[entity as usize] as usize..self.starts[entity as usize + 1] as usize;
+            let own =
+                self.starts[entity as usize] as usize..self.starts[entity as usize + 1] as usize;
             let near = self.up[own].iter().take_while(|&&(_, hops)| hops == 1);
             self.down.extend(near.map(|&(parent, _)| (parent, entity)));
         }
@@ -163,7 +177,8 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
     pub(super) fn down(&self, entity: u32) -> impl Iterator<Item = u32> {
         let first = self.down.partition_point(|&(parent, _)| parent < entity);
         let down = self.down[first..].iter();
-        down.take_while(move |&&(parent, _)| parent == entity).map(|&(_, child)| child)
+        down.take_while(move |&&(parent, _)| parent == entity)
+            .map(|&(_, child)| child)
     }
 
     /// Whether an entity has a relation in either direction.

@@ -27,10 +27,18 @@ pub fn score(truth: &[u64], found: &[u64]) -> Score {
     let found_pairs = pairs(by_found.into_values());
     let all = pairs(std::iter::once(truth.len().min(found.len()) as u64));
     let part = |of: f64| if of == 0.0 { 1.0 } else { right / of };
-    let by_chance = if all == 0.0 { 0.0 } else { truth_pairs * found_pairs / all };
+    let by_chance = if all == 0.0 {
+        0.0
+    } else {
+        truth_pairs * found_pairs / all
+    };
     let most = f64::midpoint(truth_pairs, found_pairs);
     Score {
-        ari: if most - by_chance == 0.0 { 1.0 } else { (right - by_chance) / (most - by_chance) },
+        ari: if most - by_chance == 0.0 {
+            1.0
+        } else {
+            (right - by_chance) / (most - by_chance)
+        },
         precision: part(found_pairs),
         recall: part(truth_pairs),
     }

@@ -22,7 +22,9 @@ fn judge(run: &Run, rules: &Rules) -> (Score, f64) {
     let (mut right, mut all) = (0, 0);
     for fault in 0..FAULTS {
         let root = &run.roots[fault as usize];
-        let of: Vec<usize> = (0..run.alarms.len()).filter(|&i| run.alarms[i].fault == fault).collect();
+        let of: Vec<usize> = (0..run.alarms.len())
+            .filter(|&i| run.alarms[i].fault == fault)
+            .collect();
         if of.len() < 2 || of.iter().all(|&i| &occurrences[i].entity_id != root) {
             continue;
         }
@@ -30,7 +32,10 @@ fn judge(run: &Run, rules: &Rules) -> (Score, f64) {
         for &i in &of {
             *votes.entry(found[i]).or_default() += 1;
         }
-        let (cluster, _) = votes.into_iter().max_by_key(|&(c, n)| (n, std::cmp::Reverse(c))).unwrap();
+        let (cluster, _) = votes
+            .into_iter()
+            .max_by_key(|&(c, n)| (n, std::cmp::Reverse(c)))
+            .unwrap();
         all += 1;
         right += usize::from(&clusters[usize::try_from(cluster).unwrap()].root == root);
     }
@@ -44,7 +49,10 @@ fn means(load: Load, flaws: Flaws, rules: &Rules) -> [f64; 4] {
     for seed in 0..SEEDS {
         let run = run(seed, load, flaws, Timestamp::from_secs(1_790_000_000));
         let (score, root) = judge(&run, rules);
-        for (sum, part) in sums.iter_mut().zip([score.ari, score.precision, score.recall, root]) {
+        for (sum, part) in sums
+            .iter_mut()
+            .zip([score.ari, score.precision, score.recall, root])
+        {
             *sum += part / SEEDS as f64;
         }
     }
@@ -53,9 +61,15 @@ fn means(load: Load, flaws: Flaws, rules: &Rules) -> [f64; 4] {
 
 #[test]
 fn faults_are_told_apart_as_well_as_promised() {
-    for (load, least) in [(Load::Sparse, 0.99), (Load::Busy, 0.97), (Load::Storm, 0.88)] {
+    for (load, least) in [
+        (Load::Sparse, 0.99),
+        (Load::Busy, 0.97),
+        (Load::Storm, 0.88),
+    ] {
         let [index, precision, recall, root] = means(load, Flaws::default(), &Rules::default());
-        println!("{load:?}: index {index:.4} precision {precision:.4} recall {recall:.4} root {root:.4}");
+        println!(
+            "{load:?}: index {index:.4} precision {precision:.4} recall {recall:.4} root {root:.4}"
+        );
         assert!(index >= least, "{load:?}: index {index:.4}");
         assert!(precision >= 0.90, "{load:?}: precision {precision:.4}");
         assert!(root >= 0.90, "{load:?}: root {root:.4}");
@@ -63,16 +77,27 @@ fn faults_are_told_apart_as_well_as_promised() {
 }
 
 #[test]
-fn missing_and_wrong_relations_cost_no_more_than_their_part() {
-    use crate::config::TypeRule;
-    let never = Rules { type_rule: TypeRule::Never };
-    for (load, least) in [(Load::Sparse, 0.75), (Load::Busy, 0.75), (Load::Storm, 0.65)] {
-        for flaws in [Flaws { missing: 0.1, ..Flaws::default() }, Flaws { wrong: 0.1, ..Flaws::default() }] {
-            for rules in [Rules::default(), never] {
-                let [index, precision, recall, root] = means(load, flaws, &rules);
-                println!("{load:?} {flaws:?} {rules:?}: index {index:.4} precision {precision:.4} recall {recall:.4} root {root:.4}");
-                let _ = least;
-            }
+fn missing_and_wrong_relations_cost_no_more_than_they_must() {
+    let missing = Flaws {
+        missing: 0.1,
+        ..Flaws::default()
+    };
+    let wrong = Flaws {
+        wrong: 0.1,
+        ..Flaws::default()
+    };
+    for (load, least) in [
+        (Load::Sparse, 0.70),
+        (Load::Busy, 0.70),
+        (Load::Storm, 0.60),
+    ] {
+        for flaws in [missing, wrong] {
+            let [index, precision, recall, root] = means(load, flaws, &Rules::default());
+            println!(
+                "{load:?} {flaws:?}: index {index:.4} precision {precision:.4} recall {recall:.4} root {root:.4}"
+            );
+            assert!(index >= least, "{load:?} {flaws:?}: index {index:.4}");
+            assert!(root >= 0.85, "{load:?} {flaws:?}: root {root:.4}");
         }
     }
 }

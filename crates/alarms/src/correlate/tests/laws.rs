@@ -13,12 +13,13 @@ use crate::topology::Topology;
 fn occurrences() -> impl Strategy<Value = Vec<Occurrence>> {
     let one = (0..14u8, 0..3u8, 0..2_000_000i64, 0..1_000_000_000u64);
     prop::collection::vec(one, 0..120).prop_map(|all| {
-        let occurrence = |(n, (entity, kind, millis, id)): (usize, (u8, u8, i64, u64))| Occurrence {
-            event_id: format!("{id}-{n}"),
-            entity_id: format!("e{entity}"),
-            alarm_type: format!("t{kind}"),
-            raised_at: Timestamp::from_micros(1_790_000_000_000_000 + millis / 200 * 200_000),
-        };
+        let occurrence =
+            |(n, (entity, kind, millis, id)): (usize, (u8, u8, i64, u64))| Occurrence {
+                event_id: format!("{id}-{n}"),
+                entity_id: format!("e{entity}"),
+                alarm_type: format!("t{kind}"),
+                raised_at: Timestamp::from_micros(1_790_000_000_000_000 + millis / 200 * 200_000),
+            };
         all.into_iter().enumerate().map(occurrence).collect()
     })
 }
@@ -26,14 +27,21 @@ fn occurrences() -> impl Strategy<Value = Vec<Occurrence>> {
 fn topology() -> Topology {
     let mut topology = Topology::default();
     for entity in 1..10 {
-        topology.set(&format!("e{entity}"), vec![format!("e{}", (entity - 1) / 3)]);
+        topology.set(
+            &format!("e{entity}"),
+            vec![format!("e{}", (entity - 1) / 3)],
+        );
     }
     topology
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    prop::sample::select(vec![TypeRule::UnknownTopology, TypeRule::Always, TypeRule::Never])
-        .prop_map(|type_rule| Rules { type_rule })
+    prop::sample::select(vec![
+        TypeRule::UnknownTopology,
+        TypeRule::Always,
+        TypeRule::Never,
+    ])
+    .prop_map(|type_rule| Rules { type_rule })
 }
 
 proptest! {
@@ -76,7 +84,10 @@ proptest! {
 #[test]
 fn alarms_that_come_in_another_order_make_the_same_clusters() {
     let start = Timestamp::from_secs(1_790_000_000);
-    let late = Flaws { late: 0.2, ..Flaws::default() };
+    let late = Flaws {
+        late: 0.2,
+        ..Flaws::default()
+    };
     let run = run(5, Load::Storm, late, start);
     let topology = run.topology();
     let arrived: Vec<Occurrence> = run.alarms.iter().map(|a| a.occurrence.clone()).collect();

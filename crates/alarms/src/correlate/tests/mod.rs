@@ -3,6 +3,7 @@
 mod accuracy;
 mod golden;
 mod laws;
+mod stream;
 
 use tidings_core::clock::Timestamp;
 
@@ -35,7 +36,10 @@ fn partition(occurrences: &[Occurrence], clusters: &[Cluster]) -> Vec<Vec<String
     let mut parts: Vec<Vec<String>> = clusters
         .iter()
         .map(|c| {
-            let ids = c.members.iter().map(|&i| occurrences[i as usize].event_id.clone());
+            let ids = c
+                .members
+                .iter()
+                .map(|&i| occurrences[i as usize].event_id.clone());
             let mut ids: Vec<String> = ids.collect();
             ids.sort_unstable();
             ids
