@@ -4,18 +4,26 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
+//! - `reading`: JSON objects read member by member, errors with paths
+//! - `rows`: SQL that every store needs
+//! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
 //! - `cluster`: occurrences that have one cause
 
 pub mod cluster;
 mod config;
+pub mod entity;
 mod error;
+pub mod kpi;
+pub mod reading;
+mod rows;
 mod severity;
+pub mod sleeping;
 pub mod topology;
 
 use tidings_core::clock::Clock;
 use tidings_core::log::Log;
 
-pub use config::Config;
+pub use config::{Baseline, Config, TypeRule};
 pub use error::{Error, Invalid, Step};
 pub use severity::{Perceived, Severity, UnknownSeverity};
 pub use topology::Topology;
@@ -26,6 +34,7 @@ pub struct Alarms {
     log: Log,
     clock: Clock,
     config: std::sync::Arc<Config>,
+    topologies: entity::Topologies,
 }
 
 impl Alarms {
@@ -36,6 +45,7 @@ impl Alarms {
             log,
             clock,
             config: std::sync::Arc::new(config),
+            topologies: entity::Topologies::default(),
         }
     }
 

@@ -1,0 +1,4 @@
+//! The module on a log, on both kinds of database.
+
+mod network;
+mod support;
