@@ -5,9 +5,13 @@
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
+//! - `alarm`: what an alarm is, and what becomes of it
+//! - `ingest`: the words of alarm sources, read into occurrences
 
+pub mod alarm;
 mod config;
 mod error;
+pub mod ingest;
 pub mod reading;
 mod severity;
 pub mod topology;
@@ -26,6 +30,8 @@ pub struct Alarms {
     log: Log,
     clock: Clock,
     config: std::sync::Arc<Config>,
+    intake: std::sync::Arc<alarm::Intake>,
+    next_due: std::sync::Arc<alarm::due::NextDue>,
 }
 
 impl Alarms {
@@ -36,6 +42,8 @@ impl Alarms {
             log,
             clock,
             config: std::sync::Arc::new(config),
+            intake: std::sync::Arc::default(),
+            next_due: std::sync::Arc::default(),
         }
     }
 
