@@ -1,11 +1,13 @@
 //! Configuration: a TOML file < the environment < flags, over one table of settings.
 //!
 //! - `settings`: the table: every key with its kind, default, doc line, aliases
+//! - `alarms`: the alarms module's part of the table
 //! - `input`, `kind`, `value`, `units`, `topics`: what is written, what a setting takes, what it holds
 //! - `sources`, `resolve`: the layers, and which of them wins
 //! - `explain`: `tidings config`, and `docs/configuration.md`
 //! - here: the typed [`Config`] that the rest of the server reads
 
+mod alarms;
 mod error;
 mod explain;
 mod input;
@@ -67,6 +69,8 @@ pub(crate) struct Config {
     pub(crate) drain: DrainSection,
     /// What a request may hold.
     pub(crate) limits: LimitsSection,
+    /// `alarms.*`, `correlation.*`, `incidents.*` and `sleeping.*`.
+    pub(crate) alarms: tidings_alarms::Config,
     /// How long events are kept.
     pub(crate) retention: RetentionSection,
     /// How long the answer to an `Idempotency-Key` is kept.

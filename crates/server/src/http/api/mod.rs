@@ -1,5 +1,6 @@
 //! A file per resource. A line that names a status, header, path or query stands here or in [`super`].
 
+pub(crate) mod alarms;
 pub(crate) mod connections;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
