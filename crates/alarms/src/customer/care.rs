@@ -12,7 +12,7 @@ use tidings_core::tenant::Tenant;
 
 use super::store;
 use crate::incident::entry::{self, What};
-use crate::incident::{Actor, count, event, impact};
+use crate::incident::{Actor, count, event};
 use crate::reading;
 use crate::{Alarms, Error, Invalid};
 

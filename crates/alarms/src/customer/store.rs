@@ -56,7 +56,7 @@ pub fn list(
     let mut sql = format!("SELECT {COLUMNS} FROM customers WHERE tenant = $1");
     let mut values: Vec<Value<'_>> = vec![tenant.into()];
     if let Some(Place(at, id)) = after {
-        values.extend([at.as_micros().into(), id.into()]);
+        values.extend::<[Value<'_>; 2]>([at.as_micros().into(), id.into()]);
         sql += " AND (created_at, id) < ($2, $3)";
     }
     values.push(limit(most));
@@ -148,7 +148,7 @@ pub(super) fn put(conn: &mut Conn, tenant: i64, customer: &Customer) -> Result<(
         "INSERT INTO customer_entities (tenant, customer_id, place, entity_id) VALUES";
     let mut values: Vec<Value<'_>> = Vec::with_capacity(c.entity_ids.len() * 4);
     for (place, entity) in (0_i64..).zip(&c.entity_ids) {
-        values.extend([tenant.into(), (&c.id).into(), place.into(), entity.into()]);
+        values.extend::<[Value<'_>; 4]>([tenant.into(), (&c.id).into(), place.into(), entity.into()]);
     }
     insert(conn, (INTO, 4, ""), &values, |_| Ok(()))
 }
@@ -163,7 +163,7 @@ pub(super) fn add_records(
                         created_at) VALUES";
     let mut values: Vec<Value<'_>> = Vec::with_capacity(records.len() * 8);
     for r in records {
-        values.extend([
+        values.extend::<[Value<'_>; 8]>([
             tenant.into(),
             (&r.id).into(),
             (&r.customer_id).into(),
@@ -186,7 +186,7 @@ pub(super) fn add_events(
     const INTO: &str = "INSERT INTO customer_events (tenant, customer_id, event_id) VALUES";
     let mut values: Vec<Value<'_>> = Vec::with_capacity(events.len() * 3);
     for (customer, event) in events {
-        values.extend([tenant.into(), customer.into(), event.into()]);
+        values.extend::<[Value<'_>; 3]>([tenant.into(), customer.into(), event.into()]);
     }
     insert(conn, (INTO, 3, ""), &values, |_| Ok(()))
 }

@@ -249,7 +249,7 @@ pub(super) fn emergency_alarm(
 }
 
 /// The facts of an incident's alarms that a situation report tells: how many are raised, since when, of which types.
-pub(super) fn alarm_facts(
+pub(crate) fn alarm_facts(
     conn: &mut Conn,
     tenant: i64,
     id: &str,
