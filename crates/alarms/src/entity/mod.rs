@@ -177,9 +177,12 @@ fn repeated(entities: &[Entity]) -> Option<Invalid> {
     })
 }
 
-/// Topologies that have been read, each with the version that it is of.
+/// Topologies that have been read.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Topologies(Arc<Mutex<HashMap<Tenant, (i64, Arc<Topology>)>>>);
+pub(crate) struct Topologies(Arc<Mutex<HashMap<Tenant, Held>>>);
+
+/// A topology, and the version that it is of.
+type Held = (i64, Arc<Topology>);
 
 impl Alarms {
     /// Stores an entity in place of the one with this id. Says whether there was none.

@@ -68,7 +68,7 @@ pub fn list(
         }
     }
     if let Some(Place(at, id)) = after {
-        values.extend([at.as_micros().into(), id.into()]);
+        values.extend_from_slice(&[at.as_micros().into(), id.into()]);
         sql += &format!(
             " AND (created_at, id) < (${}, ${})",
             values.len() - 1,
@@ -101,7 +101,7 @@ pub fn put(conn: &mut Conn, tenant: i64, entities: &[Entity]) -> Result<(), DbEr
                         last_seen_at = excluded.last_seen_at, updated_at = excluded.updated_at";
     let mut values = Vec::with_capacity(entities.len() * 14);
     for e in entities {
-        values.extend([
+        values.extend_from_slice(&[
             tenant.into(),
             (&e.id).into(),
             e.entity_type.as_ref().into(),
@@ -138,7 +138,7 @@ fn relate(conn: &mut Conn, tenant: i64, entities: &[Entity]) -> Result<(), DbErr
     for e in entities {
         for (kind, targets) in [("depends_on", &e.depends_on), ("part_of", &e.part_of)] {
             for (place, target) in (0_i64..).zip(targets) {
-                values.extend([
+                values.extend_from_slice(&[
                     tenant.into(),
                     (&e.id).into(),
                     kind.into(),

@@ -53,7 +53,7 @@ fn read(r: &mut Reading, latest: Timestamp) -> Option<Sample> {
     }
     let entity_id = r.required("entity_id", text_up_to(MAX_ID_BYTES));
     let metric_name = r.required("metric_name", text_up_to(MAX_NAME_BYTES));
-    let value = r.required("value", finite);
+    let value = r.number("value", f64::MIN..=f64::MAX);
     let timestamp = r.required("timestamp", |value| match reading::time(value)? {
         at if at > latest => Err(("value_error", "lies too far in the future".into())),
         at => Ok(at),
@@ -66,15 +66,6 @@ fn read(r: &mut Reading, latest: Timestamp) -> Option<Sample> {
         timestamp: timestamp?,
         source,
     })
-}
-
-fn finite(value: Value) -> Result<f64, reading::Fault> {
-    let number = value.as_f64();
-    let number = number.ok_or(("number_type", "must be a number".to_owned()))?;
-    let is_finite = number.is_finite();
-    is_finite
-        .then_some(number)
-        .ok_or(("finite_number", "must be finite".to_owned()))
 }
 
 impl Alarms {

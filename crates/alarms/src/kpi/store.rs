@@ -47,7 +47,7 @@ pub fn add(conn: &mut Conn, tenant: i64, samples: &[Sample]) -> Result<(), DbErr
     last.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let mut values = Vec::with_capacity(last.len() * 4);
     for ((number, at, source), value) in last {
-        values.extend([number.into(), at.into(), source.into(), value.into()]);
+        values.extend_from_slice(&[number.into(), at.into(), source.into(), value.into()]);
     }
     insert(conn, (INTO, 4, TAIL), &values, |_| Ok(()))
 }

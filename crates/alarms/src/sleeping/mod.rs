@@ -7,6 +7,8 @@
 mod baseline;
 mod rule;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

@@ -94,7 +94,7 @@ pub fn insert_new(
     cells.retain(|cell| known.contains(&cell.entity_id));
     let mut values: Vec<Value<'_>> = Vec::with_capacity(cells.len() * 10);
     for cell in &cells {
-        values.extend([
+        values.extend_from_slice(&[
             tenant.into(),
             (&cell.entity_id).into(),
             (&cell.metric_name).into(),
