@@ -7,8 +7,10 @@
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
 //! - `alarm`: what an alarm is, and what becomes of it
 //! - `ingest`: the words of alarm sources, read into occurrences
+//! - `cluster`: occurrences that have one cause
 
 pub mod alarm;
+pub mod cluster;
 mod config;
 mod error;
 pub mod ingest;

@@ -26,9 +26,9 @@ use crate::http::accept::{self, Serving};
 use crate::http::entry::Entry;
 use crate::http::problem::{Kind, Problem};
 use crate::http::tls::{Certificates, TlsError};
+use crate::transport::Transports;
 use crate::transport::connections::Connections;
 use crate::transport::frame::Reason;
-use crate::transport::{Rules, Transports};
 
 /// How often expired credentials are looked for, and rings are aged. Rights end within a second.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -232,16 +232,12 @@ impl App {
         );
         let (draining, drained) = watch::channel(false);
         let tasks = TaskTracker::new();
-        let rules = Rules {
-            section: config.stream,
-            drain_spread: config.drain.spread,
-        };
         let transports = Transports::start(
             log.clone(),
             hub.clone(),
             clock.clone(),
             connections,
-            rules,
+            (config.stream, &config.kinds, config.drain.spread),
             drained,
             tasks.clone(),
         )
@@ -276,10 +272,10 @@ impl App {
     }
 
     /// Verifies a token, and that it is not revoked.
-    pub(crate) async fn verify(&self, token: &str) -> Result<Arc<Principal>, Problem> {
+    pub(crate) async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refusal> {
         let principal = self.verifier.verify(token).await?;
         if self.revocations.refuses(&principal) {
-            return Err(Refusal::Revoked.into());
+            return Err(Refusal::Revoked);
         }
         Ok(principal)
     }

@@ -8,7 +8,7 @@ use super::typed::Values;
 
 /// Their part of the table.
 pub(super) fn settings() -> Vec<Setting> {
-    vec![
+    let mut settings = vec![
         with(
             "alarms.max_future",
             Kind::Span(S, D, true),
@@ -57,6 +57,13 @@ pub(super) fn settings() -> Vec<Setting> {
             "false",
             "Whether situation report and action plan must be approved before an incident is resolved.",
         ),
+    ];
+    settings.extend(sleeping());
+    settings
+}
+
+fn sleeping() -> Vec<Setting> {
+    vec![
         with(
             "sleeping.enabled",
             Kind::Switch,

@@ -57,13 +57,6 @@ pub(crate) struct Config {
     /// Streams of no kind of their own.
     pub(crate) stream: StreamSection,
     /// Streams of the four kinds.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "their modules will read them; until then setting one is warned about"
-        )
-    )]
     pub(crate) kinds: Kinds,
     /// How the server stops.
     pub(crate) drain: DrainSection,
@@ -150,7 +143,7 @@ pub(crate) struct StreamSection {
     not(test),
     expect(
         dead_code,
-        reason = "their modules will read them; until then setting one is warned about"
+        reason = "the other modules will read theirs; until then setting one is warned about"
     )
 )]
 pub(crate) struct Kinds {

@@ -282,16 +282,16 @@ fn stream(prefix: &str) -> Vec<Setting> {
 
 /// A kind's own settings: what it does not set is as under `stream`.
 fn kind_of_stream(name: &str) -> Vec<Setting> {
-    let waits = match name {
-        "alarms" => "the alarm streams are not part of this version",
-        "alerts" => "the alert streams are not part of this version",
-        "notifications" => "the notification streams are not part of this version",
-        _ => "the device streams are not part of this version",
+    let standing = match name {
+        "alarms" => Standing::Used,
+        "alerts" => Standing::Waits("the alert streams are not part of this version"),
+        "notifications" => Standing::Waits("the notification streams are not part of this version"),
+        _ => Standing::Waits("the device streams are not part of this version"),
     };
     let mut settings = stream(&format!("stream.{name}"));
     for (setting, (member, ..)) in settings.iter_mut().zip(STREAM) {
         setting.doc = format!("`stream.{member}` for the streams of {name}.");
-        setting.standing = Standing::Waits(waits);
+        setting.standing = standing;
         setting.default = match (name, member) {
             ("alarms", "idle") => Default::Text("5m"),
             ("alarms", "max_connections") => Default::Text("100"),

@@ -99,19 +99,15 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn parse_body<T: DeserializeOwned>(bytes: &[u8], limits: &LimitsSection) -> Result<T, Problem> {
-    let text = text(bytes, limits.json_depth)?;
     // Syntax first: what is no JSON at all is another fault than what is of the wrong kind.
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| not_json(&e))?;
-    parse(text)
+    let _: serde::de::IgnoredAny = any(bytes, limits.json_depth)?;
+    parse(text(bytes, limits.json_depth)?)
 }
 
-/// Reads any JSON value within a depth.
-pub(crate) fn parse_value(bytes: &[u8], depth: usize) -> Result<serde_json::Value, Problem> {
-    serde_json::from_str(text(bytes, depth)?).map_err(|e| not_json(&e))
-}
-
-fn not_json(e: &serde_json::Error) -> Problem {
-    Problem::malformed(&format!("not JSON: {e}"))
+/// Reads JSON of whatever kind within a depth.
+pub(crate) fn any<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, Problem> {
+    let text = text(bytes, depth)?;
+    serde_json::from_str(text).map_err(|e| Problem::malformed(&format!("not JSON: {e}")))
 }
 
 /// Text whose arrays and objects stand no deeper inside one another than that.

@@ -242,16 +242,11 @@ impl Problem {
         }
     }
 
-    /// The same problem under another kind, for paths whose existing clients expect another status.
+    /// The same under another kind, for paths whose existing clients expect another status.
+    #[expect(dead_code, reason = "the incidents' old paths are on their way")]
     #[must_use]
-    pub(crate) fn as_kind(self, kind: Kind) -> Self {
+    pub(crate) fn under(self, kind: Kind) -> Self {
         Self { kind, ..self }
-    }
-
-    /// Its kind.
-    #[must_use]
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// Come back later.
@@ -380,10 +375,9 @@ impl From<PublishError> for Problem {
             PublishError::KeyReused => {
                 Self::new(Kind::KeyReused, &e.to_string()).at("Idempotency-Key")
             }
-            PublishError::IdConflict { index } => Self {
-                index: Some(index),
-                ..Self::new(Kind::Conflict, &e.to_string()).at("id")
-            },
+            PublishError::IdConflict { index } => Self::new(Kind::Conflict, &e.to_string())
+                .at("id")
+                .of_item(index),
         }
     }
 }

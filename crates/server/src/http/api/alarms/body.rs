@@ -5,7 +5,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::app::App;
-use crate::http::body::{check_json, media_type, parse_value, read, unsupported};
+use crate::http::body::{any, check_json, media_type, read, unsupported};
 use crate::http::problem::Problem;
 
 /// Reads a body of one JSON value, which is to be an object.
@@ -13,7 +13,7 @@ pub(crate) async fn object(app: &App, headers: &HeaderMap, body: Body) -> Result
     check_json(headers)?;
     let limits = &app.config.limits;
     let bytes = read(headers, body, limits.body_other).await?;
-    parse_value(&bytes, limits.json_depth)
+    any(&bytes, limits.json_depth)
 }
 
 /// The same, where no body at all stands for `{}`.
@@ -28,7 +28,7 @@ pub(crate) async fn object_or_empty(
         return Ok(Value::Object(serde_json::Map::new()));
     }
     check_json(headers)?;
-    parse_value(&bytes, limits.json_depth)
+    any(&bytes, limits.json_depth)
 }
 
 /// Reads one object, an array of them, or one a line (NDJSON; empty lines are skipped), up to `limits.batch` items.
@@ -49,7 +49,7 @@ pub(crate) async fn items(
     let items = if is_lines {
         lines(&bytes, depth)?
     } else {
-        match parse_value(&bytes, depth)? {
+        match any(&bytes, depth)? {
             Value::Array(items) => items,
             one => vec![one],
         }
@@ -67,6 +67,6 @@ fn lines(bytes: &[u8], depth: usize) -> Result<Vec<Value>, Problem> {
     let lines = lines.filter(|line| !line.trim_ascii().is_empty());
     lines
         .enumerate()
-        .map(|(index, line)| parse_value(line, depth).map_err(|e| e.of_item(index)))
+        .map(|(index, line)| any(line, depth).map_err(|e| e.of_item(index)))
         .collect()
 }
