@@ -91,7 +91,10 @@ impl FromStr for After {
         let is_id = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_graphic());
         let id = Some(id.to_owned()).filter(|_| is_id);
         Ok(Self {
-            event_at: at.parse().map(Timestamp::from_micros).map_err(|_| InvalidAfter)?,
+            event_at: at
+                .parse()
+                .map(Timestamp::from_micros)
+                .map_err(|_| InvalidAfter)?,
             id: id.ok_or(InvalidAfter)?,
         })
     }
@@ -122,7 +125,10 @@ impl Alarms {
     pub async fn alarm(&self, tenant: &Tenant, id: &str) -> Result<Alarm, Error> {
         let number = self.log.tenant(tenant).await?.number;
         let wanted = id.to_owned();
-        let read = self.log.db().read(move |conn| store::get(conn, number, &wanted));
+        let read = self
+            .log
+            .db()
+            .read(move |conn| store::get(conn, number, &wanted));
         read.await?.ok_or_else(|| Error::NotFound {
             what: "alarm",
             id: id.to_owned(),
@@ -189,7 +195,8 @@ pub fn page(
         counted(conn, tenant, filter)?
     } else {
         let sql = format!("SELECT COUNT(*) FROM alarms WHERE {}", conditions.sql);
-        conn.row(&sql, &conditions.params, |row| row.int(0))?.unwrap_or(0)
+        conn.row(&sql, &conditions.params, |row| row.int(0))?
+            .unwrap_or(0)
     };
     let mut offset = 0;
     match from {
@@ -203,7 +210,8 @@ pub fn page(
         Start::Offset(skipped) => offset = i64::try_from(*skipped).unwrap_or(i64::MAX),
     }
     let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-    conditions.params.extend([wanted.into(), offset.into()]);
+    conditions.params.push(wanted.into());
+    conditions.params.push(offset.into());
     let sql = format!(
         "SELECT {} FROM alarms WHERE {} ORDER BY event_at DESC, id DESC LIMIT ${} OFFSET ${}",
         store::COLUMNS,
@@ -276,7 +284,9 @@ fn counted(conn: &mut Conn, tenant: i64, filter: &Filter) -> Result<i64, DbError
         "SELECT CAST(COALESCE(SUM(alarms), 0) AS BIGINT) FROM alarm_counts WHERE {}",
         conditions.sql
     );
-    Ok(conn.row(&sql, &conditions.params, |row| row.int(0))?.unwrap_or(0))
+    Ok(conn
+        .row(&sql, &conditions.params, |row| row.int(0))?
+        .unwrap_or(0))
 }
 
 /// How many raised alarms of each severity there are that are not put aside.
@@ -284,7 +294,13 @@ pub fn open_by_severity(conn: &mut Conn, tenant: i64) -> Result<Vec<(Severity, u
     let sql = "SELECT severity, CAST(SUM(alarms) AS BIGINT) FROM alarm_counts WHERE tenant = $1 \
                AND condition = 'raised' AND operator_state <> 'shelved' GROUP BY severity";
     let rows = conn.rows(sql, &[tenant.into()], |row| {
-        Ok((row.text(0)?.parse().ok(), u64::try_from(row.int(1)?).unwrap_or(0)))
+        Ok((
+            row.text(0)?.parse().ok(),
+            u64::try_from(row.int(1)?).unwrap_or(0),
+        ))
     })?;
-    Ok(rows.into_iter().filter_map(|(s, n)| Some((s?, n))).collect())
+    Ok(rows
+        .into_iter()
+        .filter_map(|(s, n)| Some((s?, n)))
+        .collect())
 }

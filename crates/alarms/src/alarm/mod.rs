@@ -95,7 +95,12 @@ macro_rules! words {
         }
     };
 }
-words!(Condition, "a condition is raised or cleared", Raised, Cleared);
+words!(
+    Condition,
+    "a condition is raised or cleared",
+    Raised,
+    Cleared
+);
 words!(
     OperatorState,
     "an operator state is none, acknowledged or shelved",
@@ -131,7 +136,12 @@ impl Identity {
     fn digest(&self, first: &str, more: &[u8]) -> Vec<u8> {
         let mut hash = digest::Context::new(&digest::SHA256);
         let problem = self.specific_problem.as_deref();
-        for part in [Some(first), Some(&self.entity_id), Some(&self.alarm_type), problem] {
+        for part in [
+            Some(first),
+            Some(&self.entity_id),
+            Some(&self.alarm_type),
+            problem,
+        ] {
             hash.update(&[u8::from(part.is_some())]);
             let part = part.unwrap_or_default();
             hash.update(&part.len().to_le_bytes());
@@ -243,7 +253,9 @@ impl Alarm {
     /// What lists are sorted by: the latest raise, else the clear.
     #[must_use]
     pub fn event_at(&self) -> Timestamp {
-        self.raised_at.or(self.cleared_at).unwrap_or(self.updated_at)
+        self.raised_at
+            .or(self.cleared_at)
+            .unwrap_or(self.updated_at)
     }
 
     /// What a search looks in: lower case.
@@ -257,7 +269,11 @@ impl Alarm {
             self.probable_cause.as_ref(),
             Some(&self.source_system),
         ];
-        let words: Vec<_> = words.into_iter().flatten().map(|w| w.to_lowercase()).collect();
+        let words: Vec<_> = words
+            .into_iter()
+            .flatten()
+            .map(|w| w.to_lowercase())
+            .collect();
         words.join("\n")
     }
 

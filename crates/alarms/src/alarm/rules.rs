@@ -238,7 +238,11 @@ pub fn unshelve(alarm: &mut Alarm, now: Timestamp) -> bool {
     if alarm.shelve_expires_at.is_none() {
         return false;
     }
-    (alarm.shelved_by, alarm.shelve_reason, alarm.shelve_expires_at) = (None, None, None);
+    (
+        alarm.shelved_by,
+        alarm.shelve_reason,
+        alarm.shelve_expires_at,
+    ) = (None, None, None);
     settle(alarm, now);
     true
 }

@@ -373,8 +373,14 @@ pub fn set_cluster(
 ) -> Result<(), DbError> {
     let tenant = tx.tenant_number();
     for (sql, ids) in [
-        ("UPDATE alarm_occurrences SET cluster_id = $1 WHERE tenant = $2 AND event_id IN", event_ids),
-        ("UPDATE alarms SET cluster_id = $1 WHERE tenant = $2 AND id IN", alarm_ids),
+        (
+            "UPDATE alarm_occurrences SET cluster_id = $1 WHERE tenant = $2 AND event_id IN",
+            event_ids,
+        ),
+        (
+            "UPDATE alarms SET cluster_id = $1 WHERE tenant = $2 AND id IN",
+            alarm_ids,
+        ),
     ] {
         for chunk in ids.chunks(CHUNK) {
             let (sql, params) = with_in_after(sql, vec![cluster_id.into(), tenant.into()], chunk);
@@ -402,7 +408,9 @@ pub fn due(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<Vec<(i64, Stri
             "SELECT tenant, id FROM alarms WHERE {column} <= $1 ORDER BY {column} LIMIT $2"
         );
         let params = [now.as_micros().into(), limit.into()];
-        all.extend(conn.rows(&sql, &params, |row| Ok((row.int(0)?, row.text(1)?.to_owned())))?);
+        all.extend(conn.rows(&sql, &params, |row| {
+            Ok((row.int(0)?, row.text(1)?.to_owned()))
+        })?);
     }
     all.sort_unstable();
     all.dedup();
@@ -418,12 +426,7 @@ pub fn next_due(conn: &mut Conn) -> Result<Option<Timestamp>, DbError> {
 }
 
 /// Forgets occurrences that lie before a time and came in before it, at most `limit`. Says how many.
-pub fn forget(
-    conn: &mut Conn,
-    tenant: i64,
-    before: Timestamp,
-    limit: i64,
-) -> Result<u64, DbError> {
+pub fn forget(conn: &mut Conn, tenant: i64, before: Timestamp, limit: i64) -> Result<u64, DbError> {
     conn.execute(
         "DELETE FROM alarm_occurrences WHERE tenant = $1 AND key IN (SELECT key FROM alarm_occurrences \
          WHERE tenant = $1 AND key < $2 AND arrived_at < $3 ORDER BY key LIMIT $4)",
@@ -435,4 +438,3 @@ pub fn forget(
         ],
     )
 }
-

@@ -81,21 +81,20 @@ pub(super) fn take(
     Ok(answers)
 }
 
+/// Each text once, in order: neighbours stand on the same page.
+fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let texts: HashSet<&str> = texts.collect();
+    let mut texts: Vec<_> = texts.into_iter().collect();
+    texts.sort_unstable();
+    texts
+}
+
 impl Work {
-    fn load(
-        tx: &mut Tx<'_>,
-        requests: &[(Option<String>, Vec<Prepared>)],
-    ) -> Result<Self, Error> {
+    fn load(tx: &mut Tx<'_>, requests: &[(Option<String>, Vec<Prepared>)]) -> Result<Self, Error> {
         let all = || requests.iter().flat_map(|(_, occurrences)| occurrences);
-        let distinct = |texts: HashSet<&'_ str>| {
-            let mut texts: Vec<_> = texts.into_iter().collect();
-            texts.sort_unstable();
-            texts
-        };
-        let keys = distinct(all().map(|p| p.key.as_str()).collect());
-        let sources = all().filter_map(|p| p.occurrence.source_key.as_deref());
-        let sources = distinct(sources.collect());
-        let ids = distinct(all().map(|p| p.alarm_id.as_str()).collect());
+        let keys = distinct(all().map(|p| p.key.as_str()));
+        let sources = distinct(all().filter_map(|p| p.occurrence.source_key.as_deref()));
+        let ids = distinct(all().map(|p| p.alarm_id.as_str()));
         let (tenant, now) = (tx.tenant_number(), tx.now());
         Ok(Self {
             keys: store::known(tx, tenant, &keys, false)?,

@@ -52,7 +52,8 @@ fn alert(r: &mut Reading, context: Context<'_>, source: &str) -> Option<Occurren
         return None;
     };
     let starts_at = starts_at?;
-    let is_over = ends_at.is_some_and(|at| at <= context.now) || status.as_deref() == Some("resolved");
+    let is_over =
+        ends_at.is_some_and(|at| at <= context.now) || status.as_deref() == Some("resolved");
     let severity = labels.remove("severity");
     let entity_id = entity(&mut labels, &context.config.entity_labels);
     let perceived = if is_over {
@@ -116,7 +117,10 @@ fn texts(value: Value) -> Result<Texts, Fault> {
 
 /// A time, or none where it is Go's zero time, which is how both senders say that they know of none.
 fn moment(value: Value) -> Result<Option<Timestamp>, Fault> {
-    if value.as_str().is_some_and(|text| text.starts_with("0001-01-01T00:00:00")) {
+    if value
+        .as_str()
+        .is_some_and(|text| text.starts_with("0001-01-01T00:00:00"))
+    {
         return Ok(None);
     }
     reading::time(value).map(Some)
@@ -131,14 +135,19 @@ fn entity(labels: &mut Texts, names: &[String]) -> Option<String> {
 fn perceived(word: Option<&str>) -> Perceived {
     match word {
         Some(word) if word.eq_ignore_ascii_case("info") => Perceived::Raised(Severity::Warning),
-        Some(word) => word.parse().unwrap_or(Perceived::Raised(Severity::Indeterminate)),
+        Some(word) => word
+            .parse()
+            .unwrap_or(Perceived::Raised(Severity::Indeterminate)),
         None => Perceived::Raised(Severity::Indeterminate),
     }
 }
 
 /// The labels that are left, in the order of their names.
 fn problem(labels: &Texts) -> Option<String> {
-    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let pairs: Vec<_> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     (!pairs.is_empty()).then(|| bounded(&pairs.join(",")))
 }
 
@@ -148,7 +157,12 @@ fn bounded(text: &str) -> String {
         return text.to_owned();
     }
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    let hash: String = hash.as_ref().iter().take(16).map(|b| format!("{b:02x}")).collect();
+    let hash: String = hash
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     let mut end = MAX_TEXT_BYTES - 40;
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -157,5 +171,9 @@ fn bounded(text: &str) -> String {
 }
 
 fn object(texts: &Texts) -> Value {
-    texts.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))).collect::<Map<_, _>>().into()
+    texts
+        .iter()
+        .map(|(name, text)| (name.clone(), Value::from(text.as_str())))
+        .collect::<Map<_, _>>()
+        .into()
 }

@@ -4,9 +4,9 @@ use aws_lc_rs::digest;
 use serde_json::Value;
 
 use super::{Context, native};
+use crate::Error;
 use crate::alarm::Occurrence;
 use crate::reading::{self, Reading};
-use crate::Error;
 
 /// Reads one event: `application/cloudevents+json`.
 pub fn one(value: Value, context: Context<'_>) -> Result<Occurrence, Error> {
@@ -38,7 +38,11 @@ fn event(r: &mut Reading, context: Context<'_>) -> Option<Occurrence> {
     let (source, id) = (r.text("source"), r.text("id"));
     let kind = r.text("type");
     if r.raw("data_base64").is_some() {
-        r.fault("data_base64", "json_type", "the data of an alarm is JSON: send data");
+        r.fault(
+            "data_base64",
+            "json_type",
+            "the data of an alarm is JSON: send data",
+        );
     }
     let occurrence = r.object("data", |data| native::alarm(data, context));
     // Further attributes are the envelope's: nothing of them is the alarm's.
@@ -56,5 +60,9 @@ fn key(source: &str, id: &str) -> String {
     hash.update(source.as_bytes());
     hash.update(id.as_bytes());
     let hash = hash.finish();
-    hash.as_ref().iter().take(16).map(|b| format!("{b:02x}")).collect()
+    hash.as_ref()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

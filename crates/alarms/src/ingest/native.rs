@@ -23,7 +23,9 @@ pub(super) fn alarm(r: &mut Reading, context: Context<'_>) -> Option<Occurrence>
     let entity_id = r.text("entity_id");
     let alarm_type = r.text("alarm_type");
     let perceived = r.word::<Perceived>("severity");
-    let at = r.required("raised_at", |value| context.not_ahead(reading::time(value)?));
+    let at = r.required("raised_at", |value| {
+        context.not_ahead(reading::time(value)?)
+    });
     let source_system = r.text("source_system");
     let entity_external_id = r.optional_text("entity_external_id");
     let specific_problem = r.optional_text("specific_problem");

@@ -8,5 +8,6 @@
     reason = "a test stops where something is not as it should be"
 )]
 
+mod alarm;
 mod network;
 mod support;
