@@ -104,12 +104,22 @@ impl Scorecard {
     #[must_use]
     pub fn of(facts: &Facts) -> Self {
         let all: Vec<&Course> = facts.incidents.iter().filter(|i| !i.is_merged).collect();
-        let opened: Vec<&Course> = all.iter().copied().filter(|i| i.created_at >= facts.from).collect();
+        let opened: Vec<&Course> = all
+            .iter()
+            .copied()
+            .filter(|i| i.created_at >= facts.from)
+            .collect();
         let mean_to = |end: fn(&Course) -> Option<Timestamp>| {
-            let times = opened.iter().filter_map(|i| Some(seconds(i.created_at, end(i)?)));
+            let times = opened
+                .iter()
+                .filter_map(|i| Some(seconds(i.created_at, end(i)?)));
             mean(&times.collect::<Vec<_>>())
         };
-        let is_open = |i: &&&Course| i.resolved_at.or(i.closed_at).is_none_or(|at| at >= facts.to);
+        let is_open = |i: &&&Course| {
+            i.resolved_at
+                .or(i.closed_at)
+                .is_none_or(|at| at >= facts.to)
+        };
         let open = (!all.is_empty()).then(|| {
             let mut open: BTreeMap<_, _> = Severity::ALL.iter().map(|s| (s.as_str(), 0)).collect();
             for incident in all.iter().filter(is_open) {
@@ -196,7 +206,11 @@ fn availability(facts: &Facts) -> (BTreeMap<String, Option<f64>>, Option<f64>) {
         down.entry(entity).or_default();
     }
     for (entity, spans) in spans(facts) {
-        if let Some(of_type) = facts.types.get(entity).and_then(|t| down.get_mut(t.as_str())) {
+        if let Some(of_type) = facts
+            .types
+            .get(entity)
+            .and_then(|t| down.get_mut(t.as_str()))
+        {
             *of_type += united(spans, facts.from, facts.to);
         }
     }
@@ -205,14 +219,25 @@ fn availability(facts: &Facts) -> (BTreeMap<String, Option<f64>>, Option<f64>) {
         (total > 0.0).then(|| rounded((1.0 - down / total).clamp(0.0, 1.0) * 100.0, 4))
     };
     let of_type = |(kind, entities): (&String, &u64)| {
-        let known = down.get(kind.as_str()).and_then(|down| pct(*down, *entities));
+        let known = down
+            .get(kind.as_str())
+            .and_then(|down| pct(*down, *entities));
         (kind.clone(), known)
     };
-    let watched = facts.entities.iter().filter(|(kind, _)| down.contains_key(kind.as_str()));
+    let watched = facts
+        .entities
+        .iter()
+        .filter(|(kind, _)| down.contains_key(kind.as_str()));
     let (sum, entities) = watched.fold((0.0, 0), |(sum, n), (kind, entities)| {
-        (sum + down.get(kind.as_str()).copied().unwrap_or(0.0), n + entities)
+        (
+            sum + down.get(kind.as_str()).copied().unwrap_or(0.0),
+            n + entities,
+        )
     });
-    (facts.entities.iter().map(of_type).collect(), pct(sum, entities))
+    (
+        facts.entities.iter().map(of_type).collect(),
+        pct(sum, entities),
+    )
 }
 
 /// When each entity was down, from the turns of its alarms; what has no end goes on.
@@ -259,7 +284,11 @@ impl Alarms {
         let to = to.unwrap_or(now).min(now);
         let from = from.unwrap_or_else(|| to.minus(DAY * u32::try_from(DAYS).unwrap_or(30)));
         let number = self.log.tenant(tenant).await?.number;
-        let facts = self.log.db().read(move |conn| read(conn, number, from, to)).await?;
+        let facts = self
+            .log
+            .db()
+            .read(move |conn| read(conn, number, from, to))
+            .await?;
         Ok(Scorecard::of(&facts))
     }
 
@@ -334,7 +363,11 @@ fn read(conn: &mut Conn, tenant: i64, from: Timestamp, to: Timestamp) -> Result<
 
 fn clusters(conn: &mut Conn, tenant: i64, from: Timestamp, to: Timestamp) -> Result<u64, DbError> {
     let sql = "SELECT COUNT(*) FROM incidents WHERE tenant = $1 AND created_at >= $2 AND created_at < $3 AND cluster_id IS NOT NULL";
-    let window = [tenant.into(), from.as_micros().into(), to.as_micros().into()];
+    let window = [
+        tenant.into(),
+        from.as_micros().into(),
+        to.as_micros().into(),
+    ];
     let clusters = conn.row(sql, &window, |row| row.int(0))?;
     Ok(u64::try_from(clusters.unwrap_or(0)).unwrap_or(0))
 }
@@ -362,4 +395,114 @@ fn turns(conn: &mut Conn, tenant: i64, to: Timestamp) -> Result<Vec<Turn>, DbErr
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(turns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn course(created: i64, acknowledged: Option<i64>, resolved: Option<i64>) -> Course {
+        Course {
+            severity: Severity::Major,
+            created_at: at(created),
+            acknowledged_at: acknowledged.map(at),
+            resolved_at: resolved.map(at),
+            closed_at: None,
+            is_merged: false,
+        }
+    }
+
+    fn turn(alarm: &str, entity: &str, secs: i64, is_down: bool) -> Turn {
+        Turn {
+            alarm_id: alarm.into(),
+            entity_id: entity.into(),
+            at: at(secs),
+            is_down,
+        }
+    }
+
+    #[test]
+    fn without_data_every_figure_is_none() {
+        let facts = Facts {
+            to: at(1_000),
+            ..Facts::default()
+        };
+        let json = Scorecard::of(&facts).json_with_old();
+        for (name, value) in json.as_object().unwrap() {
+            match name.as_str() {
+                "from" | "to" | "period_start" | "period_end" => assert!(value.is_string()),
+                "availability" => assert_eq!(*value, json!({})),
+                "pedkai_zone_incident_count" | "pedkai_zone_closed_count" => {
+                    assert_eq!(*value, json!(0))
+                }
+                "value_protected" => {
+                    assert!(value.as_object().unwrap().values().all(Value::is_null))
+                }
+                _ => assert!(value.is_null(), "{name}: {value}"),
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_means_over_what_was_opened_in_the_window() {
+        let mut merged = course(200, Some(201), Some(202));
+        merged.is_merged = true;
+        let mut closed = course(300, Some(310), Some(400));
+        closed.closed_at = Some(at(420));
+        let facts = Facts {
+            from: at(100),
+            to: at(1_000),
+            incidents: vec![
+                course(50, Some(99), None),
+                closed,
+                course(500, Some(530), None),
+                merged,
+            ],
+            alarm_count: 12,
+            cluster_count: 3,
+            ..Facts::default()
+        };
+        let card = Scorecard::of(&facts);
+        assert_eq!(
+            (card.mtta_seconds, card.mttr_seconds, card.close_seconds),
+            (Some(20.0), Some(100.0), Some(120.0))
+        );
+        assert_eq!(
+            (card.alarm_count, card.cluster_count, card.incident_count),
+            (Some(12), Some(3), Some(2))
+        );
+        assert_eq!(card.noise_reduction_pct, Some(75.0));
+        let open = card.open_by_severity.unwrap();
+        assert_eq!((open["major"], open["critical"]), (2, 0));
+    }
+
+    #[test]
+    fn availability_unites_what_overlaps_and_knows_nothing_of_what_never_alarmed() {
+        let types = [("a", "CELL"), ("b", "CELL"), ("r", "ROUTER")];
+        let facts = Facts {
+            from: at(0),
+            to: at(100),
+            entities: [("CELL", 2), ("ROUTER", 1), ("SITE", 4)]
+                .map(|(t, n)| (t.to_owned(), n))
+                .into(),
+            types: types.map(|(e, t)| (e.to_owned(), t.to_owned())).into(),
+            turns: vec![
+                turn("before", "a", -50, true),
+                turn("1", "a", 5, true),
+                turn("before", "a", 10, false),
+                turn("1", "a", 20, false),
+                turn("2", "b", 90, true),
+            ],
+            ..Facts::default()
+        };
+        let card = Scorecard::of(&facts);
+        assert_eq!(card.availability["CELL"], Some(85.0));
+        assert_eq!(card.availability["ROUTER"], Some(100.0));
+        assert_eq!(card.availability["SITE"], None);
+        assert_eq!(card.uptime_pct, Some(90.0));
+    }
 }

@@ -74,7 +74,11 @@ impl Alarms {
         let number = self.log.tenant(tenant).await?.number;
         let needs_approval = self.config.require_approval;
         let read = move |conn: &mut Conn| {
-            let place = match incident.root_entity_id.as_ref().or(incident.entity_id.as_ref()) {
+            let place = match incident
+                .root_entity_id
+                .as_ref()
+                .or(incident.entity_id.as_ref())
+            {
                 Some(id) => entity::store::get(conn, number, id)?,
                 None => None,
             };
@@ -115,8 +119,12 @@ impl Facts {
 
     fn json(&self) -> Value {
         let i = &self.incident;
-        let types: BTreeMap<&str, u64> =
-            self.alarms.types.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        let types: BTreeMap<&str, u64> = self
+            .alarms
+            .types
+            .iter()
+            .map(|(name, n)| (name.as_str(), *n))
+            .collect();
         json!({
             "incident_id": i.id, "title": i.title, "severity": i.severity.as_str(),
             "priority": i.severity.weight().priority, "severity_reason": i.severity_reason, "status": i.status.as_str(),
@@ -141,18 +149,33 @@ pub fn write(facts: &Facts) -> String {
     let mut out = format!("Situation report: {}\n", i.title);
     let status = i.status.as_str().replace('_', " ");
     let priority = i.severity.weight().priority;
-    line(&mut out, &format!("Incident {}, severity {} ({priority}), status {status}.", i.id, i.severity));
+    line(
+        &mut out,
+        &format!(
+            "Incident {}, severity {} ({priority}), status {status}.",
+            i.id, i.severity
+        ),
+    );
     out.push('\n');
     line(&mut out, &format!("What: {}", what(facts)));
     let opened = format!("The incident was opened {}.", minute(i.created_at));
-    line(&mut out, &format!("Since: {}. {opened}", minute(facts.since())));
+    line(
+        &mut out,
+        &format!("Since: {}. {opened}", minute(facts.since())),
+    );
     line(&mut out, &format!("Probable root: {}", root(facts)));
     line(&mut out, &format!("Affected: {}", affected(&facts.impact)));
     if let Some(reason) = i.severity_reason.as_ref().filter(|_| i.is_emergency) {
-        line(&mut out, &format!("Emergency service: {reason}. The severity stays critical."));
+        line(
+            &mut out,
+            &format!("Emergency service: {reason}. The severity stays critical."),
+        );
     }
     if let Some(into) = &i.merged_into {
-        line(&mut out, &format!("It has become part of incident {into}: read on there."));
+        line(
+            &mut out,
+            &format!("It has become part of incident {into}: read on there."),
+        );
     }
     if let Some(summary) = &i.resolution_summary {
         line(&mut out, &format!("Resolution: {summary}"));
@@ -160,17 +183,31 @@ pub fn write(facts: &Facts) -> String {
     line(&mut out, "\nDone so far:");
     let earlier = facts.entries.len().saturating_sub(DONE);
     if earlier > 0 {
-        line(&mut out, &format!("- {} before.", count(earlier as u64, "thing", "things")));
+        line(
+            &mut out,
+            &format!("- {} before.", count(earlier as u64, "thing", "things")),
+        );
     }
     for entry in facts.entries.iter().skip(earlier) {
         let kind = entry.kind.replace('_', " ");
-        line(&mut out, &format!("- {}, {kind} by {}: {}", minute(entry.at), entry.actor, entry.details));
+        line(
+            &mut out,
+            &format!(
+                "- {}, {kind} by {}: {}",
+                minute(entry.at),
+                entry.actor,
+                entry.details
+            ),
+        );
     }
     line(&mut out, "\nAdvised next:");
     for step in advice(facts) {
         line(&mut out, &format!("- {step}"));
     }
-    line(&mut out, "\nThis report advises. Nothing was or will be changed on the network by it.");
+    line(
+        &mut out,
+        "\nThis report advises. Nothing was or will be changed on the network by it.",
+    );
     out
 }
 
@@ -190,27 +227,50 @@ fn what(facts: &Facts) -> String {
     let (i, alarms) = (&facts.incident, &facts.alarms);
     let place = i.entity_id.as_deref().or(i.entity_external_id.as_deref());
     if alarms.total == 0 && i.alarm_count == 0 {
-        let place = place.map_or("no entity was named".to_owned(), |id| format!("it is about {id}"));
+        let place = place.map_or("no entity was named".to_owned(), |id| {
+            format!("it is about {id}")
+        });
         return format!("opened by hand; no alarms belong to it, {place}.");
     }
     let entities = i.entity_ids.len().max(usize::from(i.entity_id.is_some()));
     let mut text = format!(
         "{} on {}",
-        count(i.alarm_count.max(alarms.total), "alarm occurrence", "alarm occurrences"),
+        count(
+            i.alarm_count.max(alarms.total),
+            "alarm occurrence",
+            "alarm occurrences"
+        ),
         count(entities as u64, "entity", "entities"),
     );
     match (alarms.total, alarms.raised) {
         (0, _) => {}
-        (total, 0) => text += &format!("; none of the {} is raised any more", count(total, "alarm", "alarms")),
-        (total, raised) => text += &format!("; {raised} of {} still raised", count(total, "alarm", "alarms")),
+        (total, 0) => {
+            text += &format!(
+                "; none of the {} is raised any more",
+                count(total, "alarm", "alarms")
+            )
+        }
+        (total, raised) => {
+            text += &format!(
+                "; {raised} of {} still raised",
+                count(total, "alarm", "alarms")
+            )
+        }
     }
-    let named = alarms.types.iter().take(TYPES).map(|(name, n)| format!("{n} {name}"));
+    let named = alarms
+        .types
+        .iter()
+        .take(TYPES)
+        .map(|(name, n)| format!("{n} {name}"));
     let named: Vec<String> = named.collect();
     if !named.is_empty() {
         text += &format!(" ({}", named.join(", "));
         let others = alarms.types.len().saturating_sub(TYPES);
         if others > 0 {
-            text += &format!(", and {}", count(others as u64, "other type", "other types"));
+            text += &format!(
+                ", and {}",
+                count(others as u64, "other type", "other types")
+            );
         }
         text.push(')');
     }
@@ -241,7 +301,11 @@ fn place(id: &str, stored: Option<&Entity>) -> String {
     }
     known.extend(stored.entity_type.as_deref());
     let name = &stored.name;
-    if known.is_empty() { name.clone() } else { format!("{name} ({})", known.join(", ")) }
+    if known.is_empty() {
+        name.clone()
+    } else {
+        format!("{name} ({})", known.join(", "))
+    }
 }
 
 fn affected(impact: &Impact) -> String {
@@ -252,7 +316,10 @@ fn affected(impact: &Impact) -> String {
         text += &format!(", revenue weight {weight}");
     }
     if !impact.sla_tiers.is_empty() {
-        let tiers = impact.sla_tiers.iter().map(|(tier, n)| format!("{n} {tier}"));
+        let tiers = impact
+            .sla_tiers
+            .iter()
+            .map(|(tier, n)| format!("{n} {tier}"));
         text += &format!("; SLA tiers: {}", tiers.collect::<Vec<_>>().join(", "));
     }
     text.push('.');
@@ -269,9 +336,13 @@ pub fn advice(facts: &Facts) -> Vec<String> {
     match i.status {
         Status::Closed => return vec!["Nothing: it is closed.".into()],
         Status::Resolved => {
-            let mut steps = vec!["Confirm with those who were affected, then close the incident.".into()];
+            let mut steps =
+                vec!["Confirm with those who were affected, then close the incident.".into()];
             if i.resolution_summary.is_none() {
-                steps.insert(0, "Write down how it ended, for who meets the same again.".into());
+                steps.insert(
+                    0,
+                    "Write down how it ended, for who meets the same again.".into(),
+                );
             }
             return steps;
         }
@@ -279,23 +350,31 @@ pub fn advice(facts: &Facts) -> Vec<String> {
     }
     let mut steps = Vec::new();
     if i.is_emergency {
-        steps.push("Tell the emergency service's contact at once, and before anything else.".into());
+        steps
+            .push("Tell the emergency service's contact at once, and before anything else.".into());
     }
     match i.status {
-        Status::Open => steps.push("Acknowledge the incident, so that others see who has it.".into()),
+        Status::Open => {
+            steps.push("Acknowledge the incident, so that others see who has it.".into())
+        }
         Status::Acknowledged => steps.push("Set it in progress when work begins.".into()),
         _ => {}
     }
     if facts.alarms.total > 0 && facts.alarms.raised == 0 {
         steps.push("Check that service is back: none of its alarms is raised any more.".into());
     } else if let Some(root) = &i.root_entity_id {
-        steps.push(format!("Look at {} first.", place(root, facts.place.as_ref())));
+        steps.push(format!(
+            "Look at {} first.",
+            place(root, facts.place.as_ref())
+        ));
     } else if let Some(id) = i.entity_id.as_ref().or(i.entity_external_id.as_ref()) {
         steps.push(format!("Look at {id} first."));
     }
     if !facts.impact.customers.is_empty() {
         let customers = count(facts.impact.customers.len() as u64, "customer", "customers");
-        steps.push(format!("Consider telling the {customers} affected, as far as they consented."));
+        steps.push(format!(
+            "Consider telling the {customers} affected, as far as they consented."
+        ));
     }
     match i.open_gate().filter(|_| facts.needs_approval) {
         Some(Gate::Sitrep) => steps.push("Have this report approved.".into()),

@@ -77,7 +77,11 @@ impl NewCare {
                 return Err(Invalid::member("incident_id", "value_error", message).into());
             }
         };
-        Ok(Self { whom, message, about: None })
+        Ok(Self {
+            whom,
+            message,
+            about: None,
+        })
     }
 }
 
@@ -142,7 +146,11 @@ impl Care {
 impl Alarms {
     /// Tells customers, and keeps that it did. Consent is read in the transaction that acts on it.
     pub async fn care(&self, tenant: &Tenant, new: NewCare, actor: Actor) -> Result<Care, Error> {
-        let NewCare { whom, message, about } = new;
+        let NewCare {
+            whom,
+            message,
+            about,
+        } = new;
         let (whom, about) = match whom {
             Whom::Customers(ids) => (Found::Customers(ids), about),
             Whom::Incident(id) => {
@@ -151,11 +159,19 @@ impl Alarms {
                 let places = self.places_of(tenant, &incident).await?;
                 let from = places.iter().map(String::as_str);
                 let below = topology.downstream(from, DEPTH, NODES);
-                (Found::Entities(below.into_iter().map(str::to_owned).collect()), Some(id))
+                (
+                    Found::Entities(below.into_iter().map(str::to_owned).collect()),
+                    Some(id),
+                )
             }
         };
         let write = self.log.write(tenant, move |tx| -> Result<_, Error> {
-            Ok(tell(tx, &whom, &message.into(), (about.as_deref(), &actor))?)
+            Ok(tell(
+                tx,
+                &whom,
+                &message.into(),
+                (about.as_deref(), &actor),
+            )?)
         });
         Ok(write.await?.value)
     }
@@ -203,7 +219,11 @@ fn tell(
             store::ids_served_by(tx, tenant, &ids)?
         }
     };
-    let known: Vec<&str> = ids.iter().map(String::as_str).filter(|id| super::is_id(id)).collect();
+    let known: Vec<&str> = ids
+        .iter()
+        .map(String::as_str)
+        .filter(|id| super::is_id(id))
+        .collect();
     let customers = store::many(tx, tenant, &known)?;
     let consents = |id: &str| {
         let found = customers.binary_search_by(|c| c.id.as_str().cmp(id)).ok()?;
@@ -226,7 +246,10 @@ fn tell(
             Some(false) => "no_consent",
             None => "not_found",
         };
-        care.blocked.push(Blocked { customer_id: id.clone(), reason });
+        care.blocked.push(Blocked {
+            customer_id: id.clone(),
+            reason,
+        });
     }
     keep(tx, &care, (about, actor))?;
     Ok(care)
@@ -261,7 +284,13 @@ fn keep(
     if let Some(incident) = about {
         let told = count(care.sent.len() as u64, "customer", "customers");
         let details = format!("Told {told}; {} blocked.", care.blocked.len());
-        entry::add(tx, tenant, incident, now, (What::CustomersTold, actor, &details))?;
+        entry::add(
+            tx,
+            tenant,
+            incident,
+            now,
+            (What::CustomersTold, actor, &details),
+        )?;
     }
     Ok(())
 }

@@ -61,14 +61,18 @@ impl Customer {
             if given.is_some_and(|given| given != id) {
                 r.fault("id", "value_error", "is not the id in the path");
             }
-            let mut entity_ids = r.optional_texts("entity_ids", MAX_ENTITIES).unwrap_or_default();
+            let mut entity_ids = r
+                .optional_texts("entity_ids", MAX_ENTITIES)
+                .unwrap_or_default();
             if entity_ids.iter().any(|id| id.len() > MAX_ENTITY_BYTES) {
                 let message = format!("an id is at most {MAX_ENTITY_BYTES} bytes");
                 r.fault("entity_ids", "string_too_long", message);
             }
             let mut seen = HashSet::new();
             entity_ids.retain(|id| seen.insert(id.clone()));
-            let consents = r.optional_object("consents", |r| Some(r.optional_flag("consent_proactive_comms")));
+            let consents = r.optional_object("consents", |r| {
+                Some(r.optional_flag("consent_proactive_comms"))
+            });
             Some(Self {
                 id: id.to_owned(),
                 name: r.optional_text("name"),
@@ -120,7 +124,10 @@ impl std::fmt::Display for Place {
 
 /// That no customer of the tenant has this id.
 fn unknown(id: &str) -> Error {
-    Error::NotFound { what: "customer", id: id.to_owned() }
+    Error::NotFound {
+        what: "customer",
+        id: id.to_owned(),
+    }
 }
 
 impl Alarms {
@@ -136,7 +143,8 @@ impl Alarms {
             let number = tx.tenant_number();
             let before = store::get(tx, number, &customer.id)?;
             let now = tx.now();
-            (customer.created_at, customer.updated_at) = (before.as_ref().map_or(now, |c| c.created_at), now);
+            (customer.created_at, customer.updated_at) =
+                (before.as_ref().map_or(now, |c| c.created_at), now);
             store::put(tx, number, &customer)?;
             Ok((customer, before.is_none()))
         });
@@ -177,8 +185,14 @@ mod tests {
             (json!({}), false),
             (json!({"consents": {}}), false),
             (json!({"consents": null}), false),
-            (json!({"consents": {"consent_proactive_comms": null}}), false),
-            (json!({"consents": {"consent_proactive_comms": false}}), false),
+            (
+                json!({"consents": {"consent_proactive_comms": null}}),
+                false,
+            ),
+            (
+                json!({"consents": {"consent_proactive_comms": false}}),
+                false,
+            ),
             (json!({"consents": {"consent_proactive_comms": true}}), true),
         ] {
             let customer = Customer::read("c", body.clone(), now).unwrap();

@@ -77,9 +77,11 @@ pub fn ids_served_by(
             "SELECT DISTINCT customer_id FROM customer_entities WHERE tenant = $1 AND entity_id IN {}",
             among(conn, 2)
         );
-        let found = conn.rows(&sql, &[tenant.into(), (&as_list(entity_ids)).into()], |row| {
-            Ok(row.text(0)?.to_owned())
-        });
+        let found = conn.rows(
+            &sql,
+            &[tenant.into(), (&as_list(entity_ids)).into()],
+            |row| Ok(row.text(0)?.to_owned()),
+        );
         ids.extend(found?);
     }
     ids.sort_unstable();
@@ -148,17 +150,18 @@ pub(super) fn put(conn: &mut Conn, tenant: i64, customer: &Customer) -> Result<(
         "INSERT INTO customer_entities (tenant, customer_id, place, entity_id) VALUES";
     let mut values: Vec<Value<'_>> = Vec::with_capacity(c.entity_ids.len() * 4);
     for (place, entity) in (0_i64..).zip(&c.entity_ids) {
-        values.extend::<[Value<'_>; 4]>([tenant.into(), (&c.id).into(), place.into(), entity.into()]);
+        values.extend::<[Value<'_>; 4]>([
+            tenant.into(),
+            (&c.id).into(),
+            place.into(),
+            entity.into(),
+        ]);
     }
     insert(conn, (INTO, 4, ""), &values, |_| Ok(()))
 }
 
 /// Keeps what customers were told.
-pub(super) fn add_records(
-    conn: &mut Conn,
-    tenant: i64,
-    records: &[Record],
-) -> Result<(), DbError> {
+pub(super) fn add_records(conn: &mut Conn, tenant: i64, records: &[Record]) -> Result<(), DbError> {
     const INTO: &str = "INSERT INTO care_records (tenant, id, customer_id, incident_id, channel, status, message_content, \
                         created_at) VALUES";
     let mut values: Vec<Value<'_>> = Vec::with_capacity(records.len() * 8);

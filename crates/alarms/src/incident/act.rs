@@ -49,7 +49,11 @@ impl NewIncident {
                 entity_external_id: r.optional_text("entity_external_id"),
                 cluster_id: r.optional_text("cluster_id"),
             };
-            Some(Self { title: title?, severity: severity?, ..new })
+            Some(Self {
+                title: title?,
+                severity: severity?,
+                ..new
+            })
         })
     }
 }
@@ -102,7 +106,10 @@ fn long_text(value: Value) -> Result<String, reading::Fault> {
 }
 
 fn not_found(id: &str) -> Error {
-    Error::NotFound { what: "incident", id: id.to_owned() }
+    Error::NotFound {
+        what: "incident",
+        id: id.to_owned(),
+    }
 }
 
 impl Alarms {
@@ -128,9 +135,17 @@ impl Alarms {
     /// What happened to it, in order.
     pub async fn incident_entries(&self, tenant: &Tenant, id: &str) -> Result<Vec<Entry>, Error> {
         let (number, of) = (self.log.tenant(tenant).await?.number, id.to_owned());
-        let entries = self.log.db().read(move |conn| entry::all(conn, number, &of)).await?;
+        let entries = self
+            .log
+            .db()
+            .read(move |conn| entry::all(conn, number, &of))
+            .await?;
         // Every incident has the entry of its opening.
-        if entries.is_empty() { Err(not_found(id)) } else { Ok(entries) }
+        if entries.is_empty() {
+            Err(not_found(id))
+        } else {
+            Ok(entries)
+        }
     }
 
     /// Changes it as a person asks.
@@ -212,7 +227,11 @@ impl Alarms {
         actor: Actor,
     ) -> Result<Incident, Error> {
         self.act(tenant, id, move |tx, _, incident| {
-            let what = (What::SitrepGenerated, &actor, "A situation report was made from the facts.");
+            let what = (
+                What::SitrepGenerated,
+                &actor,
+                "A situation report was made from the facts.",
+            );
             note(tx, incident, what, "sitrep_generated")
         })
         .await
@@ -236,7 +255,10 @@ impl Alarms {
 }
 
 fn mark(tx: &Tx<'_>, actor: &Actor) -> Mark {
-    Mark { by: actor.name.clone(), at: tx.now() }
+    Mark {
+        by: actor.name.clone(),
+        at: tx.now(),
+    }
 }
 
 fn told(what: &str, reason: Option<&str>) -> String {
@@ -297,7 +319,12 @@ fn edit(
         incident.resolution_summary = Some(summary);
     }
     if !details.is_empty() {
-        note(tx, incident, (What::Edited, actor, &details.join("; ")), "edited")?;
+        note(
+            tx,
+            incident,
+            (What::Edited, actor, &details.join("; ")),
+            "edited",
+        )?;
     }
     match change.status {
         Some(to) => go(tx, config, incident, to, (None, actor)),
@@ -340,8 +367,15 @@ fn open(tx: &mut Tx<'_>, new: NewIncident, actor: &Actor) -> Result<(Incident, b
         incident.cluster_id = Some(cluster.cluster_id);
         alarms = cluster.alarm_ids;
     }
-    let rule = incident.severity_reason.as_ref().map(|rule| format!("; {rule}"));
-    let details = format!("Opened with severity {}{}.", incident.severity, rule.unwrap_or_default());
+    let rule = incident
+        .severity_reason
+        .as_ref()
+        .map(|rule| format!("; {rule}"));
+    let details = format!(
+        "Opened with severity {}{}.",
+        incident.severity,
+        rule.unwrap_or_default()
+    );
     follow::start(tx, &incident, actor, &details)?;
     let refs: Vec<&str> = alarms.iter().map(String::as_str).collect();
     store::add_alarms(tx, tenant, &incident.id, &refs)?;
@@ -370,7 +404,10 @@ fn cluster_of(_: &mut Tx<'_>, _: i64, _: &str) -> Result<Option<cluster::Cluster
 
 /// Why what was named by hand is an emergency service, where it is.
 fn emergency(tx: &mut Tx<'_>, tenant: i64, incident: &Incident) -> Result<Option<String>, DbError> {
-    let (id, external) = (incident.entity_id.as_deref(), incident.entity_external_id.as_deref());
+    let (id, external) = (
+        incident.entity_id.as_deref(),
+        incident.entity_external_id.as_deref(),
+    );
     let by_name = emergency_rule(id.unwrap_or_default(), external, None);
     if by_name.is_some() {
         return Ok(by_name);
@@ -378,12 +415,14 @@ fn emergency(tx: &mut Tx<'_>, tenant: i64, incident: &Incident) -> Result<Option
     let stored = match (id, external) {
         (Some(id), _) => entity::store::get(tx, tenant, id)?,
         (None, Some(external)) => {
-            let filter = entity::Filter { external_id: Some(external.to_owned()), entity_type: None };
+            let filter = entity::Filter {
+                external_id: Some(external.to_owned()),
+                entity_type: None,
+            };
             entity::store::list(tx, tenant, &filter, None, 1)?.pop()
         }
         (None, None) => None,
     };
-    Ok(stored.and_then(|e| {
-        emergency_rule(&e.id, e.external_id.as_deref(), e.entity_type.as_deref())
-    }))
+    Ok(stored
+        .and_then(|e| emergency_rule(&e.id, e.external_id.as_deref(), e.entity_type.as_deref())))
 }

@@ -202,7 +202,16 @@ pub fn csv(entries: &[Entry]) -> String {
         };
         let at = entry.at.to_string();
         let trace = entry.trace_id.as_deref().unwrap_or_default();
-        let cells = [&at, action, &entry.action_type, &entry.actor, &entry.details, trace, "", ""];
+        let cells = [
+            &at,
+            action,
+            &entry.action_type,
+            &entry.actor,
+            &entry.details,
+            trace,
+            "",
+            "",
+        ];
         let cells: Vec<String> = cells.iter().map(|cell| quoted(cell)).collect();
         out.push_str(&cells.join(","));
         out.push_str("\r\n");
@@ -212,7 +221,11 @@ pub fn csv(entries: &[Entry]) -> String {
 
 fn quoted(cell: &str) -> String {
     let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-    let cell = if is_formula { format!("'{cell}") } else { cell.to_owned() };
+    let cell = if is_formula {
+        format!("'{cell}")
+    } else {
+        cell.to_owned()
+    };
     if cell.contains([',', '"', '\r', '\n', '\'', ';']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {

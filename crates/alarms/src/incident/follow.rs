@@ -50,7 +50,9 @@ pub fn open_for_cluster(
         details.push_str(&format!(" {reason}."));
     }
     if let Some(earlier) = &cluster.continues {
-        details.push_str(&format!(" It goes on from cluster {earlier}, whose incident is over."));
+        details.push_str(&format!(
+            " It goes on from cluster {earlier}, whose incident is over."
+        ));
     }
     start(tx, &incident, &Actor::system(), &details)?;
     store::add_alarms(tx, tenant, &incident.id, &refs(&cluster.alarm_ids))?;
@@ -73,8 +75,13 @@ pub fn update_for_cluster(
         return Ok(Some(incident.id));
     }
     let before = incident.clone();
-    let known: std::collections::HashSet<&str> = before.alarm_ids.iter().map(String::as_str).collect();
-    let new = cluster.alarm_ids.iter().map(String::as_str).filter(|id| !known.contains(id));
+    let known: std::collections::HashSet<&str> =
+        before.alarm_ids.iter().map(String::as_str).collect();
+    let new = cluster
+        .alarm_ids
+        .iter()
+        .map(String::as_str)
+        .filter(|id| !known.contains(id));
     let new: Vec<&str> = new.collect();
     take_in(&mut incident, cluster);
     if !incident.is_emergency {
@@ -90,8 +97,18 @@ pub fn update_for_cluster(
     store::add_alarms(tx, tenant, &incident.id, &new)?;
     let joined = incident.alarm_count.saturating_sub(before.alarm_count);
     if joined > 0 || !new.is_empty() {
-        let details = format!("{} joined; {} now.", count(joined, "alarm", "alarms"), incident.alarm_count);
-        entry::add(tx, tenant, &incident.id, now, (What::AlarmsJoined, &actor, &details))?;
+        let details = format!(
+            "{} joined; {} now.",
+            count(joined, "alarm", "alarms"),
+            incident.alarm_count
+        );
+        entry::add(
+            tx,
+            tenant,
+            &incident.id,
+            now,
+            (What::AlarmsJoined, &actor, &details),
+        )?;
     }
     note_severity(tx, &before, &incident)?;
     tell::updated(tx, &incident, "alarms_joined", &actor)?;
@@ -136,22 +153,42 @@ fn merge(tx: &mut Tx<'_>, mut target: Incident, mut gone: Incident) -> Result<()
     if gone.is_emergency && !target.is_emergency {
         force(&mut target, gone.severity_reason.clone());
     }
-    for id in gone.entity_ids.iter().filter(|id| !before.entity_ids.contains(id)) {
+    for id in gone
+        .entity_ids
+        .iter()
+        .filter(|id| !before.entity_ids.contains(id))
+    {
         target.entity_ids.push(id.clone());
     }
     target.touch(now);
     gone.merged_into = Some(target.id.clone());
     gone.resolution_summary = Some(format!("Merged into incident {}", target.id));
-    let mark = Mark { by: SYSTEM.to_owned(), at: now };
+    let mark = Mark {
+        by: SYSTEM.to_owned(),
+        at: now,
+    };
     gone.enter(Status::Closed, mark);
     store::save(tx, tenant, &gone)?;
     store::save(tx, tenant, &target)?;
     store::add_alarms(tx, tenant, &target.id, &refs(&gone.alarm_ids))?;
     let details = format!("Has become part of incident {}.", target.id);
     entry::add(tx, tenant, &gone.id, now, (What::Merged, &actor, &details))?;
-    let taken_on = gone.acknowledged.as_ref().map(|m| format!(", acknowledged by {},", m.by));
-    let details = format!("Incident {}{} is part of this one.", gone.id, taken_on.unwrap_or_default());
-    entry::add(tx, tenant, &target.id, now, (What::Merged, &actor, &details))?;
+    let taken_on = gone
+        .acknowledged
+        .as_ref()
+        .map(|m| format!(", acknowledged by {},", m.by));
+    let details = format!(
+        "Incident {}{} is part of this one.",
+        gone.id,
+        taken_on.unwrap_or_default()
+    );
+    entry::add(
+        tx,
+        tenant,
+        &target.id,
+        now,
+        (What::Merged, &actor, &details),
+    )?;
     note_severity(tx, &before, &target)?;
     tell::updated(tx, &gone, "merged", &actor)?;
     tell::updated(tx, &target, "merged", &actor)
@@ -163,8 +200,17 @@ fn hand_over(tx: &mut Tx<'_>, mut incident: Incident, into: &Cluster) -> Result<
     incident.cluster_id = Some(into.cluster_id.clone());
     incident.touch(now);
     store::save(tx, tenant, &incident)?;
-    let details = format!("Its cluster has become part of cluster {}.", into.cluster_id);
-    entry::add(tx, tenant, &incident.id, now, (What::Merged, &actor, &details))
+    let details = format!(
+        "Its cluster has become part of cluster {}.",
+        into.cluster_id
+    );
+    entry::add(
+        tx,
+        tenant,
+        &incident.id,
+        now,
+        (What::Merged, &actor, &details),
+    )
 }
 
 /// Whether the incident of a cluster is resolved or closed: then it must not absorb new alarms.
@@ -178,8 +224,17 @@ pub fn is_over(conn: &mut Conn, tenant: i64, cluster_id: &str) -> Result<bool, D
 
 /// An alarm has cleared, and its row says so: resolves the incidents whose last raised alarm it was.
 pub fn on_alarm_cleared(tx: &mut Tx<'_>, config: &Config, alarm_id: &str) -> Result<(), DbError> {
+    on_alarms_cleared(tx, config, &[alarm_id])
+}
+
+/// The same for many: a statement for 500 of them, and what their incidents need.
+pub fn on_alarms_cleared(
+    tx: &mut Tx<'_>,
+    config: &Config,
+    alarm_ids: &[&str],
+) -> Result<(), DbError> {
     let tenant = tx.tenant_number();
-    for mut incident in store::with_alarm(tx, tenant, alarm_id)? {
+    for mut incident in store::with_alarms(tx, tenant, alarm_ids)? {
         settle(tx, config, &mut incident)?;
     }
     Ok(())
@@ -194,16 +249,34 @@ fn settle(tx: &mut Tx<'_>, config: &Config, incident: &mut Incident) -> Result<(
     }
     let (now, actor) = (tx.now(), Actor::system());
     if config.auto_resolve && !config.require_approval {
-        incident.enter(Status::Resolved, Mark { by: SYSTEM.to_owned(), at: now });
+        incident.enter(
+            Status::Resolved,
+            Mark {
+                by: SYSTEM.to_owned(),
+                at: now,
+            },
+        );
         store::save(tx, tenant, incident)?;
         let details = "Resolved: none of its alarms is raised any more.";
-        entry::add(tx, tenant, &incident.id, now, (What::Resolved, &actor, details))?;
+        entry::add(
+            tx,
+            tenant,
+            &incident.id,
+            now,
+            (What::Resolved, &actor, details),
+        )?;
         return tell::updated(tx, incident, "resolved", &actor);
     }
     incident.touch(now);
     store::save(tx, tenant, incident)?;
     let details = "None of its alarms is raised any more. It waits for a person to resolve it.";
-    entry::add(tx, tenant, &incident.id, now, (What::AlarmsCleared, &actor, details))?;
+    entry::add(
+        tx,
+        tenant,
+        &incident.id,
+        now,
+        (What::AlarmsCleared, &actor, details),
+    )?;
     tell::updated(tx, incident, "alarms_cleared", &actor)
 }
 
@@ -216,7 +289,13 @@ pub(super) fn start(
 ) -> Result<(), DbError> {
     let (tenant, now) = (tx.tenant_number(), tx.now());
     store::save(tx, tenant, incident)?;
-    entry::add(tx, tenant, &incident.id, now, (What::Opened, actor, details))?;
+    entry::add(
+        tx,
+        tenant,
+        &incident.id,
+        now,
+        (What::Opened, actor, details),
+    )?;
     tell::created(tx, incident, actor)
 }
 
@@ -224,12 +303,21 @@ fn note_severity(tx: &mut Tx<'_>, before: &Incident, after: &Incident) -> Result
     if after.severity == before.severity && after.is_emergency == before.is_emergency {
         return Ok(());
     }
-    let mut details = format!("Severity rose from {} to {}.", before.severity, after.severity);
+    let mut details = format!(
+        "Severity rose from {} to {}.",
+        before.severity, after.severity
+    );
     if let Some(reason) = &after.severity_reason {
         details.push_str(&format!(" {reason}."));
     }
     let (tenant, now) = (tx.tenant_number(), tx.now());
-    entry::add(tx, tenant, &after.id, now, (What::SeverityRaised, &Actor::system(), &details))
+    entry::add(
+        tx,
+        tenant,
+        &after.id,
+        now,
+        (What::SeverityRaised, &Actor::system(), &details),
+    )
 }
 
 /// Takes over what a cluster says. Severity only rises.
@@ -239,9 +327,12 @@ pub(super) fn take_in(incident: &mut Incident, cluster: &Cluster) {
         incident.severity = severity;
     }
     incident.alarm_count = incident.alarm_count.max(cluster.alarm_count);
-    incident.root_entity_id.clone_from(&cluster.root_cause_entity_id);
+    incident
+        .root_entity_id
+        .clone_from(&cluster.root_cause_entity_id);
     incident.confidence = Some(cluster.confidence).filter(|c| c.is_finite());
-    let mut known: std::collections::HashSet<String> = incident.entity_ids.iter().cloned().collect();
+    let mut known: std::collections::HashSet<String> =
+        incident.entity_ids.iter().cloned().collect();
     for id in &cluster.entity_ids {
         if known.insert(id.clone()) {
             incident.entity_ids.push(id.clone());

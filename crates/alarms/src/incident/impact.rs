@@ -65,7 +65,9 @@ impl Impact {
         let mut at_risk: Vec<_> = self.customers.iter().filter(risk).collect();
         at_risk.sort_by(|a, b| {
             let order = b.churn_risk.partial_cmp(&a.churn_risk);
-            order.unwrap_or(std::cmp::Ordering::Equal).then_with(|| a.id.cmp(&b.id))
+            order
+                .unwrap_or(std::cmp::Ordering::Equal)
+                .then_with(|| a.id.cmp(&b.id))
         });
         at_risk
     }
@@ -111,12 +113,18 @@ impl Alarms {
         incident: &Incident,
     ) -> Result<Vec<String>, Error> {
         let places: Vec<String> = incident.places().into_iter().map(str::to_owned).collect();
-        let Some(external_id) = incident.entity_external_id.clone().filter(|_| places.is_empty())
+        let Some(external_id) = incident
+            .entity_external_id
+            .clone()
+            .filter(|_| places.is_empty())
         else {
             return Ok(places);
         };
         let number = self.log.tenant(tenant).await?.number;
-        let filter = entity::Filter { external_id: Some(external_id), entity_type: None };
+        let filter = entity::Filter {
+            external_id: Some(external_id),
+            entity_type: None,
+        };
         let find = move |conn: &mut Conn| entity::store::list(conn, number, &filter, None, NODES);
         let found = self.log.db().read(find).await?;
         Ok(found.into_iter().map(|e| e.id).collect())

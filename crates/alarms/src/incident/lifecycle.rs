@@ -118,7 +118,8 @@ impl Incident {
     #[must_use]
     pub fn legal(&self, needs_approval: bool) -> Vec<Status> {
         let next = self.status.next();
-        let is_held = needs_approval && next == Some(Status::Resolved) && self.open_gate().is_some();
+        let is_held =
+            needs_approval && next == Some(Status::Resolved) && self.open_gate().is_some();
         next.into_iter().filter(|_| !is_held).collect()
     }
 
@@ -160,7 +161,10 @@ impl Incident {
         if open != Some(gate) {
             return Err(Error::Illegal {
                 from: self.status.to_string(),
-                to: format!("one whose {} is approved now", gate.words().trim_start_matches("the ")),
+                to: format!(
+                    "one whose {} is approved now",
+                    gate.words().trim_start_matches("the ")
+                ),
                 legal: open.into_iter().map(Gate::as_str).collect(),
             });
         }

@@ -102,7 +102,9 @@ fn find(conn: &mut Conn, tenant: i64, query: &Query) -> Result<Found, DbError> {
             continue;
         }
         let from = params.len() + 1;
-        let holes: Vec<_> = (from..from + words.len()).map(|n| format!("${n}")).collect();
+        let holes: Vec<_> = (from..from + words.len())
+            .map(|n| format!("${n}"))
+            .collect();
         which.push_str(&format!(" AND {column} ({})", holes.join(", ")));
         params.extend(words.into_iter().map(Value::Text));
     }

@@ -26,14 +26,15 @@ use tidings_core::tenant::Tenant;
 pub use act::{Change, NewIncident, read_reason};
 pub use entry::{Actor, Entry};
 pub use follow::{
-    is_over, merge_for_clusters, on_alarm_cleared, open_for_cluster, update_for_cluster,
+    is_over, merge_for_clusters, on_alarm_cleared, on_alarms_cleared, open_for_cluster,
+    update_for_cluster,
 };
 pub use impact::Impact;
 pub use lifecycle::{Gate, Status};
 pub use list::{Found, Query, Sort};
 pub use severity::{Severity, Weight};
-pub(crate) use tell::event;
 pub use tell::TOPIC;
+pub(crate) use tell::event;
 
 /// Who does what nobody asked for.
 pub const SYSTEM: &str = "system";
@@ -149,7 +150,12 @@ impl Incident {
                 count(self.entity_ids.len() as u64, "entity", "entities"),
             );
             let confidence = self.confidence.unwrap_or(0.0);
-            steps.push((text, Some(format!("cluster {cluster}")), confidence, "correlation"));
+            steps.push((
+                text,
+                Some(format!("cluster {cluster}")),
+                confidence,
+                "correlation",
+            ));
         }
         if let Some(root) = &self.root_entity_id {
             let text = format!("{root} is where it most probably began.");
@@ -186,7 +192,11 @@ impl Incident {
             "llm_model_version": null, "ai_generated": false, "ai_watermark": null,
         });
         let reasoning = self.reasoning();
-        json["reasoning_chain"] = if reasoning.is_empty() { Value::Null } else { reasoning.into() };
+        json["reasoning_chain"] = if reasoning.is_empty() {
+            Value::Null
+        } else {
+            reasoning.into()
+        };
         for (name, mark) in [
             ("acknowledged", &self.acknowledged),
             ("sitrep_approved", &self.sitrep_approved),

@@ -14,6 +14,8 @@ pub(super) const COLUMNS: &str = "id, title, severity, severity_reason, is_emerg
      acknowledged_by, acknowledged_at, sitrep_approved_by, sitrep_approved_at, action_approved_by, action_approved_at, \
      resolved_by, resolved_at, closed_by, closed_at";
 
+/// Ids that one statement looks for.
+const IDS: usize = 500;
 /// Statuses of incidents that are not over, as SQL.
 pub(super) const UNDER_WAY: &str = "('open', 'acknowledged', 'in_progress')";
 
@@ -30,7 +32,8 @@ pub(super) fn read(row: RowRef<'_>) -> Result<Incident, DbError> {
             _ => None,
         })
     };
-    let unknown = |what: &str, word: &str| DbError::Fault(format!("an incident's {what} is {word}"));
+    let unknown =
+        |what: &str, word: &str| DbError::Fault(format!("an incident's {what} is {word}"));
     let (severity, status) = (row.text(2)?, row.text(5)?);
     let known = Severity::ALL.into_iter().find(|s| s.as_str() == severity);
     Ok(Incident {
@@ -42,7 +45,8 @@ pub(super) fn read(row: RowRef<'_>) -> Result<Incident, DbError> {
         status: status.parse().map_err(|_| unknown("status", status))?,
         entity_id: text(6)?,
         entity_external_id: text(7)?,
-        entity_ids: serde_json::from_str(row.text(8)?).map_err(|e| DbError::Fault(e.to_string()))?,
+        entity_ids: serde_json::from_str(row.text(8)?)
+            .map_err(|e| DbError::Fault(e.to_string()))?,
         cluster_id: text(9)?,
         root_entity_id: text(10)?,
         confidence: row.opt_real(11)?,
@@ -90,17 +94,26 @@ pub(super) fn alike(
     one(conn, tenant, &which, &params)
 }
 
-/// Those that are not over and have this alarm, the oldest first. Their alarms are not read.
-pub(super) fn with_alarm(
+/// Those that are not over and have any of these alarms. Their alarms are not read.
+pub(super) fn with_alarms(
     conn: &mut Conn,
     tenant: i64,
-    alarm_id: &str,
+    alarm_ids: &[&str],
 ) -> Result<Vec<Incident>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM incidents WHERE tenant = $1 AND status IN {UNDER_WAY} AND id IN \
-         (SELECT incident_id FROM incident_alarms WHERE tenant = $1 AND alarm_id = $2) ORDER BY created_at, id"
-    );
-    conn.rows(&sql, &[tenant.into(), alarm_id.into()], read)
+    let mut found: Vec<Incident> = Vec::new();
+    for alarm_ids in alarm_ids.chunks(IDS) {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM incidents WHERE tenant = $1 AND status IN {UNDER_WAY} AND id IN \
+             (SELECT incident_id FROM incident_alarms WHERE tenant = $1 AND alarm_id IN {}) ORDER BY created_at, id",
+            among(conn, 2)
+        );
+        for incident in conn.rows(&sql, &[tenant.into(), (&list(alarm_ids)).into()], read)? {
+            if found.iter().all(|known| known.id != incident.id) {
+                found.push(incident);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn one(
@@ -151,8 +164,11 @@ pub(super) fn add_alarms(
 ) -> Result<(), DbError> {
     const INTO: &str = "INSERT INTO incident_alarms (tenant, incident_id, alarm_id) VALUES";
     const TAIL: &str = "ON CONFLICT (tenant, incident_id, alarm_id) DO NOTHING";
-    let row = |alarm: &&str| [tenant.into(), id.into(), Value::Text(alarm)];
-    let values: Vec<Value<'_>> = alarm_ids.iter().flat_map(row).collect();
+    let rows = alarm_ids
+        .iter()
+        .copied()
+        .map(|alarm| [tenant.into(), id.into(), Value::Text(alarm)]);
+    let values: Vec<Value<'_>> = rows.flatten().collect();
     insert(conn, (INTO, 3, TAIL), &values, |_| Ok(()))
 }
 
@@ -173,10 +189,33 @@ pub(super) fn standing(conn: &mut Conn, tenant: i64, id: &str) -> Result<(bool, 
 /// Stores an incident as it is now, but for its alarms.
 pub(super) fn save(conn: &mut Conn, tenant: i64, incident: &Incident) -> Result<(), DbError> {
     const SET: [&str; 28] = [
-        "title", "severity", "severity_rank", "severity_reason", "is_emergency", "status", "status_rank", "entity_id",
-        "entity_external_id", "entity_ids", "cluster_id", "root_entity_id", "confidence", "merged_into", "alarm_count",
-        "resolution_summary", "created_at", "updated_at", "acknowledged_by", "acknowledged_at", "sitrep_approved_by",
-        "sitrep_approved_at", "action_approved_by", "action_approved_at", "resolved_by", "resolved_at", "closed_by",
+        "title",
+        "severity",
+        "severity_rank",
+        "severity_reason",
+        "is_emergency",
+        "status",
+        "status_rank",
+        "entity_id",
+        "entity_external_id",
+        "entity_ids",
+        "cluster_id",
+        "root_entity_id",
+        "confidence",
+        "merged_into",
+        "alarm_count",
+        "resolution_summary",
+        "created_at",
+        "updated_at",
+        "acknowledged_by",
+        "acknowledged_at",
+        "sitrep_approved_by",
+        "sitrep_approved_at",
+        "action_approved_by",
+        "action_approved_at",
+        "resolved_by",
+        "resolved_at",
+        "closed_by",
         "closed_at",
     ];
     let holes: Vec<String> = (1..=SET.len() + 3).map(|n| format!("${n}")).collect();
@@ -191,7 +230,13 @@ pub(super) fn save(conn: &mut Conn, tenant: i64, incident: &Incident) -> Result<
     let entity_ids = list(&i.entity_ids);
     let words = words(incident);
     let text = |text: &'static str| Value::Text(text);
-    let marks = [&i.acknowledged, &i.sitrep_approved, &i.action_approved, &i.resolved, &i.closed];
+    let marks = [
+        &i.acknowledged,
+        &i.sitrep_approved,
+        &i.action_approved,
+        &i.resolved,
+        &i.closed,
+    ];
     let mut params: Vec<Value<'_>> = vec![
         tenant.into(),
         (&i.id).into(),
@@ -224,7 +269,11 @@ pub(super) fn save(conn: &mut Conn, tenant: i64, incident: &Incident) -> Result<
 
 /// What a search looks through.
 fn words(incident: &Incident) -> String {
-    let places = [&incident.entity_id, &incident.entity_external_id, &incident.cluster_id];
+    let places = [
+        &incident.entity_id,
+        &incident.entity_external_id,
+        &incident.cluster_id,
+    ];
     let mut words = format!("{}\n{}", incident.id, incident.title);
     for place in places.into_iter().flatten() {
         words.push('\n');
@@ -244,8 +293,10 @@ pub(super) fn emergency_alarm(
          AND UPPER(entity_external_id) LIKE '%EMERGENCY%' ORDER BY entity_external_id LIMIT 1",
         among(conn, 2)
     );
-    let params = [tenant.into(), (&list(alarm_ids)).into()];
-    conn.row(&sql, &params, |row| Ok(row.text(0)?.to_owned()))
+    let alarm_ids = list(alarm_ids);
+    conn.row(&sql, &[tenant.into(), (&alarm_ids).into()], |row| {
+        Ok(row.text(0)?.to_owned())
+    })
 }
 
 /// The facts of an incident's alarms that a situation report tells: how many are raised, since when, of which types.
@@ -260,19 +311,30 @@ pub(crate) fn alarm_facts(
     let rows = conn.rows(sql, &[tenant.into(), id.into()], |row| {
         let number = u64::try_from(row.int(2)?).unwrap_or(0);
         let since = row.opt_int(3)?.map(Timestamp::from_micros);
-        Ok((row.text(0)?.to_owned(), row.text(1)? == "raised", number, since))
+        Ok((
+            row.text(0)?.to_owned(),
+            row.text(1)? == "raised",
+            number,
+            since,
+        ))
     })?;
     let mut facts = crate::sitrep::AlarmFacts::default();
     for (alarm_type, is_raised, number, since) in rows {
         facts.total += number;
         facts.raised += if is_raised { number } else { 0 };
         facts.since = [facts.since, since].into_iter().flatten().min();
-        match facts.types.last_mut().filter(|(known, _)| *known == alarm_type) {
+        match facts
+            .types
+            .last_mut()
+            .filter(|(known, _)| *known == alarm_type)
+        {
             Some((_, known)) => *known += number,
             None => facts.types.push((alarm_type, number)),
         }
     }
     // The most frequent first; their names decide between equals.
-    facts.types.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    facts
+        .types
+        .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     Ok(facts)
 }

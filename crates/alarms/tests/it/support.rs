@@ -97,6 +97,14 @@ impl Bed {
         })
     }
 
+    /// The bytes of every file in the folder of the embedded database.
+    pub(crate) fn files(&self) -> Vec<Vec<u8>> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        files
+            .map(|f| std::fs::read(f.unwrap().path()).unwrap())
+            .collect()
+    }
+
     /// The module, as after a start. May be called again for a restart once the last one is dropped.
     pub(crate) async fn open(&self, config: Config) -> Alarms {
         let (target, clock) = (self.target.clone(), self.clock.clone());
