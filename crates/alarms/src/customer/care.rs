@@ -17,11 +17,11 @@ use crate::reading;
 use crate::{Alarms, Error, Invalid};
 
 /// How a customer is told. The name is that of existing clients: no channel leads out of tidings.
-pub const CHANNEL: &str = "simulation";
+pub(super) const CHANNEL: &str = "simulation";
 /// That a record and its notification are stored.
-pub const SENT: &str = "sent";
+pub(super) const SENT: &str = "sent";
 /// The source of the events that tell of customers: with their ids, what an erasure finds them by.
-pub const SOURCE: &str = "tidings/proactive-care";
+pub(super) const SOURCE: &str = "tidings/proactive-care";
 /// Customers whom one call may name.
 const MAX_CUSTOMERS: usize = 10_000;
 /// The longest message, in bytes.

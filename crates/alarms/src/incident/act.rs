@@ -84,8 +84,7 @@ impl Change {
 }
 
 /// Reads the body of the paths that approve and close: a reason at most. Who approves is the principal, whatever it says.
-pub fn read_reason(body: Option<Value>) -> Result<Option<String>, Error> {
-    let Some(body) = body else { return Ok(None) };
+pub fn read_reason(body: Value) -> Result<Option<String>, Error> {
     reading::object(body, |r: &mut Reading| {
         r.ignore("approved_by");
         r.ignore("tenant_id");

@@ -23,19 +23,19 @@ macro_rules! on_each_backend {
         mod $name {
             use super::*;
 
-            async fn body($bed: Bed) $body
+            async fn on($bed: Bed) $body
 
             #[tokio::test(flavor = "multi_thread")]
             $(#[$meta])*
             async fn sqlite() {
-                body(Bed::sqlite()).await;
+                on(Bed::sqlite()).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
             $(#[$meta])*
             async fn postgres() {
                 if let Some(bed) = Bed::postgres() {
-                    body(bed).await;
+                    on(bed).await;
                 }
             }
         }

@@ -33,9 +33,8 @@ fn told(id: &str, topic: &str, text: &str) -> NewEvent {
 async fn redact(core: &Core, of: &str, ids: &[&str]) {
     let ids: Vec<String> = ids.iter().map(|&id| id.to_owned()).collect();
     let data = Json::encode(&serde_json::json!({ "redacted": true })).unwrap();
-    let write = core
-        .log
-        .write(&tenant(of), move |tx| tx.redact("care", ids, &data));
+    let of = tenant(of);
+    let write = core.log.write(&of, move |tx| tx.redact("care", ids, &data));
     write.await.unwrap();
 }
 

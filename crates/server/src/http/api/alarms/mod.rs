@@ -1,6 +1,9 @@
 //! The paths of the alarms module: who may, how bodies are read, how errors look there. A file per noun.
 
 mod body;
+pub(crate) mod customers;
+pub(crate) mod incidents;
+pub(crate) mod scorecard;
 
 use std::sync::Arc;
 
