@@ -298,7 +298,7 @@ on_each_backend! {
         bed.clock.advance(Duration::from_secs(30 * 86_400));
         assert_eq!(scan(&alarms, &a).await, (0, 0));
         assert_eq!(alarms.sleeping_cells(&a).await.unwrap().len(), 1);
-        add(&alarms, &a, vec![sample("c", 30 * 86_400, 100.0)]).await;
+        add(&alarms, &a, vec![sample("c", 30 * 86_400 + 900, 100.0)]).await;
         assert_eq!(scan(&alarms, &a).await, (0, 1));
     }
 }
