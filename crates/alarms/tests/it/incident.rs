@@ -121,11 +121,9 @@ on_each_backend! {
         assert_eq!((grown.severity, grown.alarm_count, grown.alarm_ids.len()), (Severity::Major, 2, 2), "it only rises");
         go(&alarms, &a, &id, "acknowledged").await.unwrap();
         ingest(&alarms, &a, "site-1", "cleared", 20).await;
-        clear(&alarms, &a, &one).await;
         assert_eq!(alarms.incident(&a, &id).await.unwrap().status, Status::Acknowledged);
         assert!(!is_over(&alarms, &a, "c1").await);
         ingest(&alarms, &a, "cell-1", "cleared", 30).await;
-        clear(&alarms, &a, &two).await;
         let over = alarms.incident(&a, &id).await.unwrap();
         assert_eq!((over.status, over.resolved.unwrap().by), (Status::Resolved, "system".to_owned()));
         assert!(is_over(&alarms, &a, "c1").await);
@@ -145,15 +143,6 @@ on_each_backend! {
         assert_eq!(alarms.incident(&a, &id).await.unwrap().status, Status::Resolved);
         assert!(matches!(alarms.incident(&tenant("b"), &id).await, Err(Error::NotFound { .. })));
     }
-}
-
-/// What the alarms' own part does on a clear.
-async fn clear(alarms: &Alarms, of: &Tenant, alarm: &str) {
-    let (config, alarm) = (alarms.config().clone(), alarm.to_owned());
-    let write = alarms.log().write(of, move |tx| {
-        incident::on_alarm_cleared(tx, &config, &alarm)
-    });
-    write.await.unwrap();
 }
 
 on_each_backend! {
@@ -194,7 +183,6 @@ on_each_backend! {
         let one = ingest(&alarms, &a, "s", "major", 0).await;
         let id = update(&alarms, &a, &cluster("c", &["s"], &[one.clone()], "major")).await.unwrap();
         ingest(&alarms, &a, "s", "cleared", 1).await;
-        clear(&alarms, &a, &one).await;
         assert_eq!(alarms.incident(&a, &id).await.unwrap().status, Status::Open);
         assert!(kinds(&alarms, &a, &id).await.contains(&"alarms_cleared".to_owned()));
         for status in ["acknowledged", "in_progress"] {
@@ -388,7 +376,6 @@ on_each_backend! {
         go(&alarms, &a, &id, "acknowledged").await.unwrap();
         bed.clock.advance(std::time::Duration::from_secs(70));
         ingest(&alarms, &a, "s", "cleared", 100).await;
-        clear(&alarms, &a, &one).await;
         let [from, to] = [-300, 500].map(|secs| Some(Timestamp::from_secs(START + secs)));
         bed.clock.advance(std::time::Duration::from_secs(400));
         let card = alarms.scorecard(&a, from, to).await.unwrap();
