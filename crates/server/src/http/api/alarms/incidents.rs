@@ -19,7 +19,7 @@ use tidings_core::auth::Principal;
 use super::{caller_may, object, object_or_empty};
 use crate::app::App;
 use crate::http::problem::{Kind, Problem};
-use crate::telemetry::RequestIds;
+use crate::telemetry::request::RequestIds;
 use crate::transport::request::Query;
 
 const READ: &str = "incident_read";
