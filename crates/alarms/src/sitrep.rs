@@ -242,20 +242,12 @@ fn what(facts: &Facts) -> String {
         ),
         count(entities as u64, "entity", "entities"),
     );
-    match (alarms.total, alarms.raised) {
-        (0, _) => {}
-        (total, 0) => {
-            text += &format!(
-                "; none of the {} is raised any more",
-                count(total, "alarm", "alarms")
-            )
-        }
-        (total, raised) => {
-            text += &format!(
-                "; {raised} of {} still raised",
-                count(total, "alarm", "alarms")
-            )
-        }
+    if alarms.total > 0 {
+        let all = count(alarms.total, "alarm", "alarms");
+        text += &match alarms.raised {
+            0 => format!("; none of the {all} is raised any more"),
+            raised => format!("; {raised} of {all} still raised"),
+        };
     }
     let named = alarms
         .types
@@ -353,13 +345,12 @@ pub fn advice(facts: &Facts) -> Vec<String> {
         steps
             .push("Tell the emergency service's contact at once, and before anything else.".into());
     }
-    match i.status {
-        Status::Open => {
-            steps.push("Acknowledge the incident, so that others see who has it.".into())
-        }
-        Status::Acknowledged => steps.push("Set it in progress when work begins.".into()),
-        _ => {}
-    }
+    let step = match i.status {
+        Status::Open => Some("Acknowledge the incident, so that others see who has it."),
+        Status::Acknowledged => Some("Set it in progress when work begins."),
+        Status::InProgress | Status::Resolved | Status::Closed => None,
+    };
+    steps.extend(step.map(str::to_owned));
     if facts.alarms.total > 0 && facts.alarms.raised == 0 {
         steps.push("Check that service is back: none of its alarms is raised any more.".into());
     } else if let Some(root) = &i.root_entity_id {

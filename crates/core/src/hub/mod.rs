@@ -404,7 +404,7 @@ impl Hub {
             let mut pages = feed.pages.lock();
             // Read before events of it were changed: good for who asked before, and for nobody else.
             if feed.forgotten.load(Ordering::Acquire) != forgotten {
-                return Ok(page.clone());
+                return Ok(page);
             }
             if pages.is_empty() {
                 self.0.filled.lock().push(Arc::downgrade(feed));

@@ -536,10 +536,11 @@ fn a_report_is_told_in_words_and_a_scorecard_invents_nothing() {
         );
     }
     assert_eq!(report["facts"]["incident_id"], of.as_str());
+    let path = format!("{INCIDENTS}/{of}/sitrep");
     let plain = Request {
         token: Some(&root),
         headers: vec![("Accept", "text/plain".to_owned())],
-        ..Request::new("GET", &format!("{INCIDENTS}/{of}/sitrep"))
+        ..Request::new("GET", &path)
     };
     let plain = server.request(&plain);
     assert!(plain.header("content-type").starts_with("text/plain"));
