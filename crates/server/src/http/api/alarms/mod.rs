@@ -1,6 +1,10 @@
 //! The paths of the alarms module: who may, how bodies are read, how errors look there. A file per noun.
 
+pub(crate) mod alarm;
 mod body;
+pub(crate) mod ingest;
+pub(crate) mod stream;
+pub(crate) mod tmf642;
 
 use std::sync::Arc;
 
@@ -9,7 +13,6 @@ use tidings_alarms::{Error, Invalid, Step};
 use tidings_core::auth::{Action, Principal};
 use tidings_core::topic::Topic;
 
-#[expect(unused_imports, reason = "the module's paths are on their way")]
 pub(crate) use body::{items, object, object_or_empty};
 
 use super::caller;
