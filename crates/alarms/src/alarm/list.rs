@@ -195,13 +195,7 @@ pub fn page(
     let pattern = filter.search.as_deref().map(like);
     let mut conditions = Conditions::of(tenant);
     narrow(&mut conditions, filter, pattern.as_deref());
-    let total = if filter.is_counted() {
-        counted(conn, tenant, filter)?
-    } else {
-        let sql = format!("SELECT COUNT(*) FROM alarms WHERE {}", conditions.sql);
-        conn.row(&sql, &conditions.params, |row| row.int(0))?
-            .unwrap_or(0)
-    };
+    let total = total(conn, tenant, filter, &conditions)?;
     let mut offset = 0;
     match from {
         Start::After(Some(after)) => {

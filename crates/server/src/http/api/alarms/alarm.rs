@@ -70,7 +70,7 @@ fn filter(query: &Query) -> Result<Filter, Problem> {
         since: moment(query, "since")?,
         until: moment(query, "until")?,
         search: text(query, "search")?,
-        is_unshelved: false,
+        ..Filter::default()
     })
 }
 

@@ -159,7 +159,7 @@ fn is_binary(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
 
-/// Source and id of a CloudEvent in binary mode.
+/// The `ce-source` and `ce-id` of an event in binary mode.
 fn attributes(headers: &HeaderMap) -> Result<(&str, &str), Problem> {
     let header = |name: &'static str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
