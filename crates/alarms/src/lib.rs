@@ -7,15 +7,21 @@
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
 //! - `alarm`: what an alarm is, and what becomes of it
 //! - `ingest`: the words of alarm sources, read into occurrences
+//! - `rows`: SQL that every store needs
+//! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
 //! - `cluster`: occurrences that have one cause
 
 pub mod alarm;
 pub mod cluster;
 mod config;
+pub mod entity;
 mod error;
 pub mod ingest;
+pub mod kpi;
 pub mod reading;
+mod rows;
 mod severity;
+pub mod sleeping;
 pub mod topology;
 
 use tidings_core::clock::Clock;
@@ -34,6 +40,7 @@ pub struct Alarms {
     config: std::sync::Arc<Config>,
     intake: std::sync::Arc<alarm::Intake>,
     next_due: std::sync::Arc<alarm::due::NextDue>,
+    topologies: entity::Topologies,
 }
 
 impl Alarms {
@@ -46,6 +53,7 @@ impl Alarms {
             config: std::sync::Arc::new(config),
             intake: std::sync::Arc::default(),
             next_due: std::sync::Arc::default(),
+            topologies: entity::Topologies::default(),
         }
     }
 

@@ -9,4 +9,5 @@
 )]
 
 mod alarm;
+mod network;
 mod support;
