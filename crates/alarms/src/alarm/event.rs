@@ -26,7 +26,7 @@ pub struct Teller {
     trace: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 struct Data<'a> {
     event_id: &'a str,
     event_type: &'a str,

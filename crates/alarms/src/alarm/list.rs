@@ -31,6 +31,8 @@ pub struct Filter {
     pub search: Option<String>,
     /// Not those that are put aside.
     pub is_unshelved: bool,
+    /// Seen by somebody, whether put aside since or not; or not seen.
+    pub is_acknowledged: Option<bool>,
 }
 
 impl Filter {
@@ -51,6 +53,7 @@ impl Filter {
             severity: _,
             operator_state: _,
             is_unshelved: _,
+            is_acknowledged,
             entity_id,
             alarm_type,
             since,
@@ -62,6 +65,7 @@ impl Filter {
             && since.is_none()
             && until.is_none()
             && search.is_none()
+            && *is_acknowledged != Some(true)
     }
 }
 
@@ -191,13 +195,7 @@ pub fn page(
     let pattern = filter.search.as_deref().map(like);
     let mut conditions = Conditions::of(tenant);
     narrow(&mut conditions, filter, pattern.as_deref());
-    let total = if filter.is_counted() {
-        counted(conn, tenant, filter)?
-    } else {
-        let sql = format!("SELECT COUNT(*) FROM alarms WHERE {}", conditions.sql);
-        conn.row(&sql, &conditions.params, |row| row.int(0))?
-            .unwrap_or(0)
-    };
+    let total = total(conn, tenant, filter, &conditions)?;
     let mut offset = 0;
     match from {
         Start::After(Some(after)) => {
@@ -234,6 +232,34 @@ pub fn page(
     })
 }
 
+/// How many the filter lets through. Those that somebody has touched are few: they are counted, and taken from the rest.
+fn total(
+    conn: &mut Conn,
+    tenant: i64,
+    filter: &Filter,
+    conditions: &Conditions<'_>,
+) -> Result<i64, DbError> {
+    let mut count = |conditions: &Conditions<'_>| {
+        let sql = format!("SELECT COUNT(*) FROM alarms WHERE {}", conditions.sql);
+        let count = conn.row(&sql, &conditions.params, |row| row.int(0))?;
+        Ok::<_, DbError>(count.unwrap_or(0))
+    };
+    if !filter.is_counted() {
+        return count(conditions);
+    }
+    let mut seen = 0;
+    if filter.is_acknowledged == Some(false) {
+        let seen_too = Filter {
+            is_acknowledged: Some(true),
+            ..filter.clone()
+        };
+        let mut conditions = Conditions::of(tenant);
+        narrow(&mut conditions, &seen_too, None);
+        seen = count(&conditions)?;
+    }
+    Ok(counted(conn, tenant, filter)? - seen)
+}
+
 fn narrow<'a>(conditions: &mut Conditions<'a>, filter: &'a Filter, pattern: Option<&'a str>) {
     conditions.axes(filter);
     match filter.operator_state {
@@ -245,6 +271,13 @@ fn narrow<'a>(conditions: &mut Conditions<'a>, filter: &'a Filter, pattern: Opti
         conditions
             .sql
             .push_str(" AND (operator_state IS NULL OR operator_state = 'acknowledged')");
+    }
+    match filter.is_acknowledged {
+        Some(true) => conditions
+            .sql
+            .push_str(" AND operator_state IS NOT NULL AND acknowledged_at IS NOT NULL"),
+        Some(false) => conditions.sql.push_str(" AND acknowledged_at IS NULL"),
+        None => {}
     }
     if let Some(entity_id) = &filter.entity_id {
         conditions.and("entity_id = ?", entity_id);

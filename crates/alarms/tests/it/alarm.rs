@@ -12,7 +12,7 @@ use tidings_core::tenant::Tenant;
 
 use crate::support::{Bed, START, events, on_each_backend, tenant};
 
-fn body(entity: &str, severity: &str, secs: i64) -> Value {
+fn raw(entity: &str, severity: &str, secs: i64) -> Value {
     json!({
         "entity_id": entity, "alarm_type": "LINK_DOWN", "severity": severity,
         "raised_at": Timestamp::from_secs(START + secs).to_string(), "source_system": "nms", "vendor": "v"
@@ -44,10 +44,10 @@ on_each_backend! {
     async fn what_comes_in_is_stored_told_and_known_again(bed: Bed) {
         let alarms = bed.open(Config::default()).await;
         let (a, b) = (tenant("a"), tenant("b"));
-        let first = take(&alarms, &a, vec![body("c1", "major", 0), body("c2", "MINOR", 1), body("c1", "major", 0)]).await;
+        let first = take(&alarms, &a, vec![raw("c1", "major", 0), raw("c2", "MINOR", 1), raw("c1", "major", 0)]).await;
         assert_eq!(first.repeats(), 1);
         assert_eq!(first.0[0].event_id, first.0[2].event_id);
-        let again = take(&alarms, &a, vec![body("c2", "minor", 1), body("c1", "cleared", 5)]).await;
+        let again = take(&alarms, &a, vec![raw("c2", "minor", 1), raw("c1", "cleared", 5)]).await;
         assert_eq!((again.repeats(), &again.0[0].event_id), (1, &first.0[1].event_id));
         let told = events(&alarms, &a, "alarms").await;
         let kinds: Vec<_> = told.iter().map(|(kind, _)| kind.as_str()).collect();
@@ -59,13 +59,13 @@ on_each_backend! {
         assert_eq!((alarm.condition, alarm.severity), (Condition::Cleared, Severity::Major));
         // Another tenant has its own.
         assert!(matches!(alarms.alarm(&b, &alarm.id).await, Err(Error::NotFound { .. })));
-        let other = take(&alarms, &b, vec![body("c1", "major", 0)]).await;
+        let other = take(&alarms, &b, vec![raw("c1", "major", 0)]).await;
         assert_ne!(other.0[0].alarm_id, alarm.id);
         assert_eq!(list(&alarms, &b, Filter::default()).await.1, 1);
         // All of it is there after a restart.
         drop(alarms);
         let alarms = bed.open(Config::default()).await;
-        let again = take(&alarms, &a, vec![body("c1", "major", 0)]).await;
+        let again = take(&alarms, &a, vec![raw("c1", "major", 0)]).await;
         assert_eq!((again.repeats(), &again.0[0].event_id), (1, &first.0[0].event_id));
     }
 }
@@ -79,9 +79,9 @@ on_each_backend! {
             let occurrence = cloudevents::binary("/nms", "1", body, context).unwrap();
             alarms.ingest(&a, Request { occurrences: vec![occurrence], trace: None })
         };
-        let first = send(body("c1", "major", 0)).await.unwrap();
-        assert_eq!(send(body("c1", "major", 0)).await.unwrap().0[0].event_id, first.0[0].event_id);
-        assert!(matches!(send(body("c2", "major", 0)).await, Err(Error::Illegal { .. })));
+        let first = send(raw("c1", "major", 0)).await.unwrap();
+        assert_eq!(send(raw("c1", "major", 0)).await.unwrap().0[0].event_id, first.0[0].event_id);
+        assert!(matches!(send(raw("c2", "major", 0)).await, Err(Error::Illegal { .. })));
         assert_eq!(list(&alarms, &a, Filter::default()).await.1, 1);
     }
 }
@@ -90,7 +90,7 @@ on_each_backend! {
     async fn people_move_the_operators_axis_and_totals_follow(bed: Bed) {
         let alarms = bed.open(Config::default()).await;
         let a = tenant("a");
-        let taken = take(&alarms, &a, (0..5).map(|n| body(&format!("c{n}"), "major", n)).collect()).await;
+        let taken = take(&alarms, &a, (0..5).map(|n| raw(&format!("c{n}"), "major", n)).collect()).await;
         let id = |n: usize| taken.0[n].alarm_id.as_str();
         let alarm = alarms.operate(&a, id(0), "ann", Operation::Acknowledge).await.unwrap();
         assert_eq!(alarm.acknowledged_by.as_deref(), Some("ann"));
@@ -110,7 +110,7 @@ on_each_backend! {
         assert_eq!(list(&alarms, &a, of(OperatorState::Acknowledged)).await, (vec!["c0".into()], 1));
         assert_eq!(list(&alarms, &a, of(OperatorState::None)).await.1, 3);
         // A shelved alarm records its clear, and comes back when the time is over, also after a restart.
-        take(&alarms, &a, vec![body("c1", "cleared", 9)]).await;
+        take(&alarms, &a, vec![raw("c1", "cleared", 9)]).await;
         assert_eq!(list(&alarms, &a, of(OperatorState::Shelved)).await.1, 1);
         drop(alarms);
         let alarms = bed.open(Config::default()).await;
@@ -155,7 +155,7 @@ on_each_backend! {
         let alarms = bed.open(Config::default()).await;
         let a = tenant("a");
         // Pairs share a time.
-        take(&alarms, &a, (0..25).map(|n| body(&format!("c{n:02}"), "major", n / 2)).collect()).await;
+        take(&alarms, &a, (0..25).map(|n| raw(&format!("c{n:02}"), "major", n / 2)).collect()).await;
         let mut after = None;
         let mut seen = Vec::new();
         loop {
@@ -189,8 +189,8 @@ on_each_backend! {
     async fn clusters_know_which_of_their_alarms_are_open(bed: Bed) {
         let alarms = bed.open(Config::default()).await;
         let a = tenant("a");
-        let taken = take(&alarms, &a, (0..70).map(|n| body(&format!("c{n}"), "major", n)).collect()).await;
-        take(&alarms, &a, vec![body("c0", "cleared", 99)]).await;
+        let taken = take(&alarms, &a, (0..70).map(|n| raw(&format!("c{n}"), "major", n)).collect()).await;
+        take(&alarms, &a, vec![raw("c0", "cleared", 99)]).await;
         let ids: Vec<_> = taken.0.iter().map(|o| o.alarm_id.clone()).collect();
         let (alarm_ids, event_ids) = (ids.clone(), taken.0.iter().map(|o| o.event_id.clone()).collect::<Vec<_>>());
         let run = move |tx: &mut tidings_core::log::Tx<'_>| {
@@ -210,7 +210,7 @@ on_each_backend! {
     }
 }
 
-/// What many alarms cost: prints figures, and holds what must not grow with them. Run it with `--nocapture` to see.
+// What many alarms cost: prints figures, and holds what must not grow with them. Run it with `--nocapture` to see.
 on_each_backend! {
     async fn many_alarms_are_taken_by_few_statements(bed: Bed) {
         let alarms = bed.open(Config::default()).await;
@@ -219,7 +219,7 @@ on_each_backend! {
         for round in 0..2 {
             let started = Instant::now();
             for chunk in 0..count / 1_000 {
-                let bodies = (0..1_000).map(|n| body(&format!("c{}", chunk * 1_000 + n), "major", chunk + round * 10)).collect();
+                let bodies = (0..1_000).map(|n| raw(&format!("c{}", chunk * 1_000 + n), "major", chunk + round * 10)).collect();
                 let taken = take(&alarms, &a, bodies).await;
                 assert_eq!(taken.repeats(), 0);
             }

@@ -9,10 +9,10 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use tower::util::MapResponseLayer;
 
-use super::api::alarms::{customers, incidents, scorecard};
+use super::api::alarms::{alarm, customers, incidents, ingest, scorecard, tmf642};
 use super::api::{
-    connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
-    status, streams, tickets,
+    alarms, connections, dead_letters, events, health, metrics, openapi, page, problems,
+    revocations, status, streams, tickets,
 };
 use super::entry::{RouteName, nothing_here};
 use super::problem::Problem;
@@ -108,7 +108,26 @@ fn network() -> Vec<Route> {
 
 /// Alarms, their ingest and their stream.
 fn alarms() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/alarms/ingest").post(ingest::ingest),
+        at("/api/v1/alarms/ingest/batch").post(ingest::batch),
+        at("/api/v1/alarms/ingest/alertmanager").post(ingest::webhook),
+        at("/api/v2/alerts").post(ingest::alerts),
+        at("/api/v1/alarms").get(alarm::list),
+        at("/api/v1/alarms/{id}").get(alarm::get),
+        at("/api/v1/alarms/{id}/acknowledge").post(alarm::acknowledge),
+        at("/api/v1/alarms/{id}/unacknowledge").post(alarm::unacknowledge),
+        at("/api/v1/alarms/{id}/clear").post(alarm::clear),
+        at("/api/v1/alarms/{id}/shelve").post(alarm::shelve),
+        at("/api/v1/alarms/{id}/unshelve").post(alarm::unshelve),
+        at("/api/v1/stream/alarms").get(alarms::stream::open),
+        at("/tmf-api/alarmManagement/v4/alarm")
+            .get(tmf642::list)
+            .post(tmf642::create),
+        at("/tmf-api/alarmManagement/v4/alarm/{id}")
+            .get(tmf642::get)
+            .patch(tmf642::patch),
+    ]
 }
 
 /// Correlation.
