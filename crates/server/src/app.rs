@@ -27,6 +27,7 @@ use crate::http::entry::Entry;
 use crate::http::problem::{Kind, Problem};
 use crate::http::tls::{Certificates, TlsError};
 use crate::transport::Transports;
+use crate::transport::board::Boards;
 use crate::transport::connections::Connections;
 use crate::transport::frame::Reason;
 
@@ -99,8 +100,9 @@ pub(crate) struct Parts {
     /// The open connections and what writes to them.
     pub(crate) transports: Transports,
     /// The alarms module.
-    #[expect(dead_code, reason = "its paths are on their way")]
     pub(crate) alarms: Alarms,
+    /// The newest alarms of each tenant that is watched.
+    pub(crate) boards: Boards,
     /// This node's name.
     pub(crate) node: String,
     /// When it started.
@@ -243,8 +245,10 @@ impl App {
         )
         .map_err(StartError::io("the writer threads"))?;
         let watching = policies.watch()?;
+        let alarms = Alarms::new(log.clone(), clock.clone(), config.alarms.clone());
         let parts = Parts {
-            alarms: Alarms::new(log.clone(), clock.clone(), config.alarms.clone()),
+            boards: Boards::new(alarms.clone(), hub.clone(), tasks.clone()),
+            alarms,
             tickets: Tickets::new(clock.clone(), sealer),
             node: Uuid::new_v4().simple().to_string(),
             started: Instant::now(),
@@ -399,7 +403,10 @@ impl App {
     }
 
     /// What the modules do by themselves, a task each. Each sets `tidings_worker_lag_events{worker}`.
-    fn spawn_module_workers(&self) {}
+    fn spawn_module_workers(&self) {
+        let alarms = self.alarms.clone();
+        self.spawn(async move { alarms.run_due().await });
+    }
 
     /// Retention, by the server's clock, and the log's own figures.
     async fn keep_house(&self) {

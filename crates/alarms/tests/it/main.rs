@@ -9,5 +9,9 @@
 )]
 
 mod accuracy;
+mod alarm;
+mod customer;
+mod incident;
 mod network;
+mod quiet;
 mod support;

@@ -11,6 +11,8 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod alarms_care;
+mod alarms_incidents;
 mod cli;
 mod cli_config;
 mod cli_export;

@@ -1,6 +1,13 @@
 //! The paths of the alarms module: who may, how bodies are read, how errors look there. A file per noun.
 
+pub(crate) mod alarm;
 mod body;
+pub(crate) mod customers;
+pub(crate) mod incidents;
+pub(crate) mod ingest;
+pub(crate) mod scorecard;
+pub(crate) mod stream;
+pub(crate) mod tmf642;
 
 use std::sync::Arc;
 
@@ -9,8 +16,12 @@ use tidings_alarms::{Error, Invalid, Step};
 use tidings_core::auth::{Action, Principal};
 use tidings_core::topic::Topic;
 
-#[expect(unused_imports, reason = "the module's paths are on their way")]
-pub(crate) use body::{items, object, object_or_empty};
+#[expect(
+    unused_imports,
+    reason = "the paths of entities and KPIs are on their way"
+)]
+pub(crate) use body::items;
+pub(crate) use body::{object, object_or_empty};
 
 use super::caller;
 use crate::app::App;
