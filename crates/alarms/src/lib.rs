@@ -12,6 +12,7 @@
 //! - `ingest`: the words of alarm sources, read into occurrences
 //! - `cluster`: occurrences that have one cause
 //! - `incident`: what people work on; `sitrep`: where it stands, in plain words
+//! - `worker`: correlates what the log brings
 //! - `scorecard`: how well all of it goes
 //! - `customer`: whom the network serves, and what they may be told
 
@@ -33,6 +34,7 @@ pub mod simulate;
 pub mod sitrep;
 pub mod sleeping;
 pub mod topology;
+mod worker;
 
 use tidings_core::clock::Clock;
 use tidings_core::log::Log;

@@ -406,6 +406,8 @@ impl App {
     fn spawn_module_workers(&self) {
         let alarms = self.alarms.clone();
         self.spawn(async move { alarms.run_due().await });
+        let alarms = self.alarms.clone();
+        self.spawn(async move { alarms.run_correlation().await });
     }
 
     /// Retention, by the server's clock, and the log's own figures.

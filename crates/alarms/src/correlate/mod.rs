@@ -71,6 +71,14 @@ pub enum Link {
 }
 
 impl Link {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::SameEntity,
+        Self::Dependency,
+        Self::SilentParent,
+        Self::SameType,
+    ];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

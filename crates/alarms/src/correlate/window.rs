@@ -148,6 +148,16 @@ impl Window {
         self.link(&spans);
     }
 
+    /// Holds again what was held: occurrences with their clusters, and enough that was settled for them to find their
+    /// neighbours.
+    pub fn restore(&mut self, arrivals: Vec<Arrival>, now: i64) {
+        self.add(arrivals);
+        for held in &mut self.held {
+            held.is_changed &= held.cluster == 0;
+        }
+        self.settle(now);
+    }
+
     /// Puts sorted arrivals in their places.
     fn merge(&mut self, arrivals: Vec<Arrival>) {
         let first = &arrivals[0].occurrence;

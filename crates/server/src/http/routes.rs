@@ -9,7 +9,7 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use tower::util::MapResponseLayer;
 
-use super::api::alarms::{alarm, customers, incidents, ingest, scorecard, tmf642};
+use super::api::alarms::{alarm, clusters, customers, incidents, ingest, scorecard, tmf642};
 use super::api::{
     alarms, connections, dead_letters, events, health, metrics, openapi, page, problems,
     revocations, status, streams, tickets,
@@ -132,7 +132,11 @@ fn alarms() -> Vec<Route> {
 
 /// Correlation.
 fn clusters() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/clusters").get(clusters::list),
+        at("/api/v1/clusters/{id}").get(clusters::get),
+        at("/api/v1/alarms/correlate").post(clusters::correlate),
+    ]
 }
 
 /// Incidents and the scorecard.

@@ -2,6 +2,7 @@
 
 pub(crate) mod alarm;
 mod body;
+pub(crate) mod clusters;
 pub(crate) mod customers;
 pub(crate) mod incidents;
 pub(crate) mod ingest;
