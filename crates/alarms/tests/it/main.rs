@@ -10,6 +10,7 @@
 
 mod accuracy;
 mod alarm;
+mod correlation;
 mod customer;
 mod incident;
 mod network;
