@@ -14,7 +14,7 @@ pub(super) const APART: i64 = 30 * SECOND;
 /// Hops to a silent parent.
 const SILENT_HOPS: u8 = 2;
 /// Siblings that are looked at: the nearest in time are the likeliest.
-const SIBLINGS: usize = 4;
+const SIBLINGS: usize = 16;
 /// Children that are looked at for a new fault of their parent.
 const CHILDREN: usize = 32;
 /// How much earlier than a fault its effects may be stamped, mostly.

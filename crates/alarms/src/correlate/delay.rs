@@ -23,11 +23,11 @@ const REACH: f64 = 0.85 * 0.9;
 /// An alarm between the two was lost.
 const LOST: f64 = 0.85 * 0.1;
 /// Part of the effects that take any time up to the window.
-const SLOW: f64 = 0.02;
+const SLOW: f64 = 0.01;
 /// Repeats: their part of the alarms, and within what time they come.
 const REPEAT: f64 = 0.1;
 const REPEAT_SECONDS: f64 = 30.0;
-const LATE_REPEAT: f64 = 0.01;
+const LATE_REPEAT: f64 = 0.008;
 /// A silent parent: that it was lost, and that both children were reached.
 const SILENT: f64 = 0.1 * 0.7;
 

@@ -16,7 +16,7 @@ pub(super) const FRESH: i64 = 60 * SECOND;
 /// How far ahead a cause's clock may be and still be seen as having come before.
 pub(super) const SKEWED: i64 = 6 * SECOND;
 /// Alarms a second and entity that come by chance where nothing has been seen: three a week.
-const QUIET: f64 = 5e-6;
+const QUIET: f64 = 4.5e-6;
 /// A network is never taken for smaller: a handful of entities says little of how often they fail.
 const SMALLEST: f64 = 100.0;
 /// How much likelier than chance a cause must be at the usual rate, and how that falls as the rate grows.

@@ -188,6 +188,6 @@ fn an_alarm_every_four_minutes_is_published_within_the_bound_and_a_bad_event_sto
     eventually("nothing waits", || {
         server.metric("tidings_worker_lag_events{worker=\"correlation\"}") == 0.0
     });
-    let letters = server.get("/api/v1/admin/dead-letters", Some(&root));
+    let letters = server.get("/api/v1/dead-letters", Some(&root));
     assert!(letters.body.contains("correlation"), "{}", letters.body);
 }
