@@ -13,7 +13,6 @@ use tidings_core::auth::{Action, Principal};
 use tidings_core::clock::Timestamp;
 use tidings_core::topic::Topic;
 
-#[expect(unused_imports, reason = "the module's paths are on their way")]
 pub(crate) use body::{items, object, object_or_empty};
 
 use super::caller;

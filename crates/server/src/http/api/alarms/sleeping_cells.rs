@@ -8,10 +8,11 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use serde::Serialize;
+use tidings_alarms::reading;
 use tidings_alarms::sleeping::{Cause, Scan, SleepingCell};
 use tidings_core::auth::Principal;
 
-use super::{caller_may, may};
+use super::{caller_may, may, object_or_empty};
 use crate::app::App;
 use crate::http::api::caller;
 use crate::http::problem::Problem;
@@ -81,8 +82,10 @@ pub(crate) async fn detect(
     State(app): State<App>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let (parts, _) = request.into_parts();
+    let (parts, content) = request.into_parts();
     let principal = caller_may_either(&app, &parts, "alarm_write", "metrics_write").await?;
+    let body = object_or_empty(&app, &parts.headers, content).await?;
+    reading::object(body, |_| Some(()))?;
     let scan = app.alarms.scan_sleeping_cells(&principal.tenant).await?;
     answer(&app, &principal, Some(scan)).await
 }
