@@ -10,7 +10,7 @@ use serde_json::json;
 use tidings_alarms::kpi::{MAX_POINTS, Range, Step};
 use tidings_core::clock::Timestamp;
 
-use super::{caller_may, filter, items, moment};
+use super::{Content, caller_may, filter, moment, one_or_items};
 use crate::app::App;
 use crate::http::problem::Problem;
 use crate::transport::request::Query;
@@ -66,8 +66,11 @@ pub(crate) async fn add(
 ) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let principal = caller_may(&app, &parts, "metrics_write").await?;
-    let items = items(&app, &parts.headers, content).await?;
-    let count = app.alarms.add_samples(&principal.tenant, items).await?;
+    let tenant = &principal.tenant;
+    let count = match one_or_items(&app, &parts.headers, content).await? {
+        Content::One(one) => app.alarms.add_sample(tenant, one).await?,
+        Content::Many(items) => app.alarms.add_samples(tenant, items).await?,
+    };
     Ok((StatusCode::ACCEPTED, Json(json!({ "count": count }))).into_response())
 }
 

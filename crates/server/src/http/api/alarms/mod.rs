@@ -13,7 +13,7 @@ use tidings_core::auth::{Action, Principal};
 use tidings_core::clock::Timestamp;
 use tidings_core::topic::Topic;
 
-pub(crate) use body::{items, object, object_or_empty};
+pub(crate) use body::{Content, items, object, object_or_empty, one_or_items};
 
 use super::caller;
 use crate::app::App;
