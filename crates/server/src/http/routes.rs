@@ -9,7 +9,9 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use tower::util::MapResponseLayer;
 
-use super::api::alarms::{alarm, customers, incidents, ingest, scorecard, tmf642};
+use super::api::alarms::{
+    alarm, customers, entities, incidents, ingest, kpis, scorecard, sleeping_cells, tmf642,
+};
 use super::api::{
     alarms, connections, dead_letters, events, health, metrics, openapi, page, problems,
     revocations, status, streams, tickets,
@@ -103,7 +105,17 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// Entities, KPIs, sleeping cells.
 fn network() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/entities").get(entities::list),
+        at("/api/v1/entities/bulk").post(entities::bulk),
+        at("/api/v1/entities/{id}")
+            .put(entities::put)
+            .get(entities::get)
+            .delete(entities::delete),
+        at("/api/v1/kpis").post(kpis::add).get(kpis::read),
+        at("/api/v1/sleeping-cells").get(sleeping_cells::list),
+        at("/api/v1/sleeping-cells/detect").post(sleeping_cells::detect),
+    ]
 }
 
 /// Alarms, their ingest and their stream.

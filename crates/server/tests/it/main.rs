@@ -13,6 +13,7 @@
 
 mod alarms_care;
 mod alarms_incidents;
+mod alarms_network;
 mod cli;
 mod cli_config;
 mod cli_export;
