@@ -8,7 +8,8 @@
 //! The file has a fixed length and is written in place, so that a sync has no new length to write. A record is a header
 //! (length, CRC-32, generation; little endian) and what it holds in [postcard's wire format](https://postcard.jamesmunns.com).
 //! Each time that the file is started over has a generation of its own, so what an earlier one left behind is not read. A
-//! record that a crash tore has a wrong checksum, and was never answered.
+//! record that a crash tore has a wrong checksum, and was never answered. As SQLite does, this takes for granted that a write
+//! leaves the bytes beside it alone, also within a sector.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

@@ -3,7 +3,8 @@
 //! The rules of the game: what was synced stands. Of what was written since, each sector is there or not, in any order,
 //! or torn. SQLite syncs the write-ahead log at each commit, and before it copies pages from there into the database; it
 //! syncs the database before it starts the write-ahead log over, whose header it syncs before it writes what follows. The
-//! journal is synced after each record, and started over when the database has what it held.
+//! journal is synced after each record, and started over when the database has what it held. What is written beside synced
+//! bytes of the same sector leaves those alone, as SQLite takes for granted too.
 
 use std::fs;
 use std::ops::Range;
@@ -59,8 +60,8 @@ pub(crate) fn crash(rng: &mut fastrand::Rng, before: &Disk, after: &Disk) -> (Di
     let mut journal = before.journal.clone();
     let (db, wal, damage) = if is_journaled && (!is_committed || rng.bool()) {
         // What the database took in was synced before the journal went on.
-        let whole = before.journal.len();
-        let (torn, damage) = tear(rng, &before.journal, &after.journal, 0, whole);
+        let (whole, synced) = (before.journal.len(), synced_records(before, after));
+        let (torn, damage) = tear(rng, &before.journal, &after.journal, synced, whole);
         journal = torn;
         (
             after.db.clone(),
@@ -128,6 +129,28 @@ pub(crate) fn crash(rng: &mut fastrand::Rng, before: &Disk, after: &Disk) -> (Di
 pub(crate) fn synced(before: &[u8], after: &[u8]) -> usize {
     let same = before.iter().zip(after).take_while(|(a, b)| a == b).count();
     WAL_HEADER + same.saturating_sub(WAL_HEADER) / WAL_FRAME * WAL_FRAME
+}
+
+/// The length up to which a journal was synced before more was appended: the records that it had, where they still stand.
+fn synced_records(before: &Disk, after: &Disk) -> usize {
+    let number = |at: usize, length: usize| {
+        let bytes = before.journal.get(at..at + length)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |n, byte| n << 8 | u64::from(*byte)),
+        )
+    };
+    let generation = number(8, 8);
+    let mut end = 0;
+    while let (Some(length), true) = (number(end, 4), number(end + 8, 8) == generation)
+        && length > 0
+    {
+        end += 16 + usize::try_from(length).unwrap();
+    }
+    let stands = before.journal[..end] == after.journal[..end];
+    if stands { end } else { 0 }
 }
 
 /// Writes a part of what changed between two contents of a file. Bytes before `from` are never touched, and no file gets
