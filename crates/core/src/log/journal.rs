@@ -2,13 +2,14 @@
 //!
 //! A commit of SQLite writes a page for every table and index that it touches, and costs more than all the rest of a small
 //! publish. So events that bring nothing but themselves are appended here, synced and shown; the committer brings them into
-//! the database some hundred at a time, in one transaction, and then starts over at the file's beginning. After a crash the
-//! next start brings in what was left.
+//! the database some hundred at a time, in one transaction, and then writes over them. After a crash the next start
+//! brings in what was left.
 //!
-//! The file has a fixed length and is written in place, so that a sync has no new length to write. A record is a header
-//! (length, CRC-32, generation; little endian) and what it holds in [postcard's wire format](https://postcard.jamesmunns.com).
-//! Each time that the file is started over has a generation of its own, so what an earlier one left behind is not read. A
-//! record that a crash tore has a wrong checksum, and was never answered. As SQLite does, this takes for granted that a write
+//! The file has a fixed length and is written in place, so that a sync has no new length to write. It has two halves: while
+//! what one holds is brought into the database, the other takes what comes. A record is a header (length, CRC-32,
+//! generation; little endian) and what it holds in [postcard's wire format](https://postcard.jamesmunns.com). Each time that
+//! a half is started over has a generation of its own, so what an earlier one left behind is not read. A record that a
+//! crash tore has a wrong checksum, and was never answered. As SQLite does, this takes for granted that a write
 //! leaves the bytes beside it alone, also within a sector.
 
 use std::fs::File;
@@ -25,8 +26,10 @@ use crate::db::{Conn, Db, DbError};
 use crate::event::{Event, EventId, EventType};
 use crate::topic::Topic;
 
-/// The file's length. What a publish needs in it is a small part, so that it is seldom full before it is time.
-const FILE_BYTES: u64 = 1024 * 1024;
+/// The length of each half: some thousand small events, so that it is seldom full before the other one is free again.
+const HALF_BYTES: u64 = 1024 * 1024;
+/// The file's length.
+const FILE_BYTES: u64 = 2 * HALF_BYTES;
 /// Length of the rest, checksum of the generation and the rest, generation.
 const HEADER_BYTES: usize = 4 + 4 + 8;
 
@@ -59,7 +62,10 @@ pub(super) struct Left {
 pub(super) struct Journal {
     file: File,
     generation: u64,
-    at: u64,
+    /// Where in the file the half begins that is written to.
+    half: u64,
+    /// How much of it is used.
+    used: u64,
     record: Vec<u8>,
 }
 
@@ -99,8 +105,10 @@ impl Journal {
         }
         Ok(Some(Self {
             file,
-            generation: uuid::Uuid::new_v4().as_u64_pair().0,
-            at: 0,
+            // Random, so that nothing in the file has it; and far from where it would begin again.
+            generation: uuid::Uuid::new_v4().as_u64_pair().0 >> 1,
+            half: 0,
+            used: 0,
             record: Vec::new(),
         }))
     }
@@ -117,29 +125,30 @@ impl Journal {
         let record = postcard::to_extend(&entries, std::mem::take(&mut self.record));
         self.record = record.map_err(|e| fault(&e))?;
         let length = self.record.len() as u64;
-        if self.at + length > FILE_BYTES {
+        if self.used + length > HALF_BYTES {
             return Ok(false);
         }
         let header = header(self.generation, &self.record[HEADER_BYTES..]);
         self.record[..HEADER_BYTES].copy_from_slice(&header);
         self.file
-            .seek(SeekFrom::Start(self.at))
+            .seek(SeekFrom::Start(self.half + self.used))
             .and_then(|_| self.file.write_all(&self.record))
             .and_then(|()| self.file.sync_data())
             .map_err(|e| DbError::Unavailable(format!("the journal: {e}")))?;
-        self.at += length;
+        self.used += length;
         Ok(true)
     }
 
-    /// Whether it is time to bring in what it holds: half of the file is used.
-    pub(super) fn is_half_full(&self) -> bool {
-        self.at > FILE_BYTES / 2
+    /// Goes on in the other half. What that held must be in the database, and synced.
+    pub(super) fn turn(&mut self) {
+        self.half = HALF_BYTES - self.half;
+        self.start_over();
     }
 
-    /// Begins again. What it held must be in the database, and synced.
+    /// Begins this half again. What it held must be in the database, and synced.
     pub(super) fn start_over(&mut self) {
-        self.at = 0;
-        self.generation = self.generation.wrapping_add(1);
+        self.used = 0;
+        self.generation += 1;
     }
 }
 
@@ -185,10 +194,21 @@ pub(super) fn read(db: &Db) -> Result<Vec<Left>, DbError> {
         opened => opened.and_then(|mut file| file.read_to_end(&mut bytes)),
     }
     .map_err(failed(&path))?;
-    Ok(records(&bytes).into_iter().flatten().collect())
+    let half = usize::try_from(HALF_BYTES)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    let (one, other) = bytes.split_at(half);
+    let mut left: Vec<_> = [one, other]
+        .into_iter()
+        .flat_map(records)
+        .flatten()
+        .collect();
+    // One half goes on where the other ends, whichever was first.
+    left.sort_by_key(|one| one.seq);
+    Ok(left)
 }
 
-/// The records of the generation that the file begins with, up to the first that is not whole.
+/// The records of the generation that a half begins with, up to the first that is not whole.
 fn records(bytes: &[u8]) -> Vec<Vec<Left>> {
     let mut records = Vec::new();
     let (mut rest, mut generation) = (bytes, None);

@@ -40,7 +40,6 @@ use crate::topic::Patterns;
 
 pub use committer::Tx;
 use committer::{Committer, Job, PublishJob, WriteJob};
-use journal::Journal;
 pub use store::{Logged, Page};
 
 /// Publishes and writes that may wait for the committer; one more is refused.
@@ -261,9 +260,8 @@ impl Log {
         }
         let tenants = Arc::new(RwLock::new(tenants));
         let health = Arc::new(RwLock::new(None));
-        let journal = Journal::open(&db)?;
         let committer = Committer::new(
-            (conn, journal),
+            conn,
             db.clone(),
             hub.clone(),
             clock.clone(),

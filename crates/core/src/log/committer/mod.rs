@@ -4,11 +4,13 @@
 //! - `pace`: how many one commit takes, and how long it waits for them
 //! - `batch`: one transaction in the making
 //! - `pending`: what is durable in the journal and not in the database yet
+//! - `storer`: the thread that brings it there
 
 mod batch;
 mod job;
 mod pace;
 mod pending;
+mod storer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::journal::Journal;
 use super::ledger::Ledger;
-use super::store;
+use super::store::{self, NewRow};
 use super::{Idempotency, PublishError, Published, TenantLog};
 use crate::clock::Clock;
 use crate::db::{Conn, Db, DbError};
@@ -37,6 +39,7 @@ pub use job::Tx;
 pub(super) use job::{Job, PublishJob, WriteJob, maintain};
 use pace::{Pace, gather};
 use pending::Pending;
+use storer::Storer;
 
 /// Bytes of the write-ahead log, as far as they can be known, after which it is copied into the database, on a thread of
 /// its own. A log that starts over in its own place soon is worth more than few copies: where the file grows, every sync
@@ -72,7 +75,7 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn new(
-        (conn, journal): (Conn, Option<Journal>),
+        conn: Conn,
         db: Db,
         hub: Hub,
         clock: Clock,
@@ -90,7 +93,7 @@ impl Committer {
             is_copied: Arc::default(),
             unchecked_bytes: 0,
             ledger: Ledger::new(),
-            pending: Pending::new(journal),
+            pending: Pending::new(None),
             broken_since: None,
             is_doubtful: false,
             runtime: Handle::try_current().ok(),
@@ -99,9 +102,12 @@ impl Committer {
         }
     }
 
-    /// Starts the committer's thread, and on SQLite the checkpointer's. Both end when the log is dropped.
+    /// Starts the committer's thread, and on SQLite the storer's and the checkpointer's. They end when the log is dropped.
     pub(super) fn start(mut self, jobs: Receiver<Job>) -> Result<(), DbError> {
         let failed = |e: std::io::Error| DbError::Unavailable(format!("no thread: {e}"));
+        if let Some(journal) = Journal::open(&self.db)? {
+            self.pending = Pending::new(Some((journal, Storer::start(&self.db)?)));
+        }
         if !self.db.is_postgres() {
             let (wake, woken) = std::sync::mpsc::sync_channel(1);
             let (mut conn, is_copied) = (self.db.connect()?, self.is_copied.clone());
@@ -140,14 +146,24 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.pending.is_due() {
-                self.commit(Vec::new());
-            }
+            let stored = self.pending.go_on();
+            self.take_note(&stored);
             self.checkpoint();
         }
+        let stored = self.pending.recall();
+        self.take_note(&stored);
         if !self.pending.rows.is_empty() {
             self.commit(Vec::new());
         }
+    }
+
+    /// Of what the storer has done.
+    fn take_note(&mut self, stored: &[NewRow]) {
+        if !stored.is_empty() {
+            self.ledger.add(stored);
+            self.unchecked_bytes += bytes_of(stored) + COMMIT_BYTES;
+        }
+        self.is_doubtful |= self.pending.is_refused();
     }
 
     fn commit(&mut self, jobs: Vec<Job>) {
@@ -227,6 +243,8 @@ impl Committer {
 
     /// Everything of one transaction. An error means that none of it happened. What is durable already comes first.
     fn transact(&mut self, jobs: Vec<Job>, batch: &mut Batch) -> Result<(), DbError> {
+        let stored = self.pending.recall();
+        self.take_note(&stored);
         let ready = self.reconnect().and_then(|()| {
             self.conn.command(if self.db.is_postgres() {
                 "BEGIN"
@@ -257,7 +275,7 @@ impl Committer {
         if is_noted {
             self.ledger = Ledger::new();
         }
-        self.unchecked_bytes += batch.bytes + self.pending.bytes + COMMIT_BYTES;
+        self.unchecked_bytes += batch.bytes + bytes_of(&self.pending.rows) + COMMIT_BYTES;
         self.pending.stored();
         for fresh in batch.fresh.values() {
             fresh.log.clear_tail(fresh.head);
@@ -494,6 +512,10 @@ impl Committer {
             let _ = checkpointer.try_send(());
         }
     }
+}
+
+fn bytes_of(rows: &[NewRow]) -> usize {
+    rows.iter().map(|row| row.event.json.len()).sum()
 }
 
 /// Copies the write-ahead log into the database as far as no reader stands in the way.
