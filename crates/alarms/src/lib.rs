@@ -4,16 +4,26 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
+//! - `reading`: from JSON that came in to values, or to all that is wrong with it
+//! - `rows`: SQL that every store needs
+//! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
+//! - `cluster`: occurrences that have one cause
 
+pub mod cluster;
 mod config;
+pub mod entity;
 mod error;
+pub mod kpi;
+pub mod reading;
+mod rows;
 mod severity;
+pub mod sleeping;
 pub mod topology;
 
 use tidings_core::clock::Clock;
 use tidings_core::log::Log;
 
-pub use config::Config;
+pub use config::{Baseline, Config, TypeRule};
 pub use error::{Error, Invalid, Step};
 pub use severity::{Perceived, Severity, UnknownSeverity};
 pub use topology::Topology;
@@ -24,6 +34,7 @@ pub struct Alarms {
     log: Log,
     clock: Clock,
     config: std::sync::Arc<Config>,
+    topologies: entity::Topologies,
 }
 
 impl Alarms {
@@ -34,6 +45,7 @@ impl Alarms {
             log,
             clock,
             config: std::sync::Arc::new(config),
+            topologies: entity::Topologies::default(),
         }
     }
 
@@ -54,4 +66,9 @@ impl Alarms {
     pub fn config(&self) -> &Config {
         &self.config
     }
+}
+
+/// Shows how many events a worker is behind the heads of all logs together.
+pub fn show_lag(worker: &'static str, events: u64) {
+    metrics::gauge!("tidings_worker_lag_events", "worker" => worker).set(events as f64);
 }

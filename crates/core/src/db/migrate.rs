@@ -20,7 +20,8 @@ macro_rules! migrations {
     };
 }
 
-const MIGRATIONS: &[Migration] = &migrations!["0001_core_log", "0002_core_auth"];
+const MIGRATIONS: &[Migration] =
+    &migrations!["0001_core_log", "0002_core_auth", "0101_alarms_network",];
 
 /// Runs what has not run yet, in one transaction. A migration that changed after it ran is refused.
 pub(super) fn run(conn: &mut Conn) -> Result<(), DbError> {

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use super::{Failure, print};
-use crate::http::api::openapi::DOCUMENT;
+use crate::http::api::openapi::document;
 
 /// `tidings openapi`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_args: &Args) -> Result<ExitCode, Failure> {
-    print(DOCUMENT)?;
+    print(document())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,13 @@
 //! Configuration: a TOML file < the environment < flags, over one table of settings.
 //!
 //! - `settings`: the table: every key with its kind, default, doc line, aliases
+//! - `alarms`: the alarms module's part of the table
 //! - `input`, `kind`, `value`, `units`, `topics`: what is written, what a setting takes, what it holds
 //! - `sources`, `resolve`: the layers, and which of them wins
 //! - `explain`: `tidings config`, and `docs/configuration.md`
 //! - here: the typed [`Config`] that the rest of the server reads
 
+mod alarms;
 mod error;
 mod explain;
 mod input;
@@ -55,18 +57,13 @@ pub(crate) struct Config {
     /// Streams of no kind of their own.
     pub(crate) stream: StreamSection,
     /// Streams of the four kinds.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "their modules will read them; until then setting one is warned about"
-        )
-    )]
     pub(crate) kinds: Kinds,
     /// How the server stops.
     pub(crate) drain: DrainSection,
     /// What a request may hold.
     pub(crate) limits: LimitsSection,
+    /// `alarms.*`, `correlation.*`, `incidents.*` and `sleeping.*`.
+    pub(crate) alarms: tidings_alarms::Config,
     /// How long events are kept.
     pub(crate) retention: RetentionSection,
     /// How long the answer to an `Idempotency-Key` is kept.
@@ -146,7 +143,7 @@ pub(crate) struct StreamSection {
     not(test),
     expect(
         dead_code,
-        reason = "their modules will read them; until then setting one is warned about"
+        reason = "the other modules will read theirs; until then setting one is warned about"
     )
 )]
 pub(crate) struct Kinds {

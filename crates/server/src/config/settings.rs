@@ -7,10 +7,14 @@ use tidings_core::auth::MIN_SECRET_BYTES;
 
 use super::kind::Kind;
 
-const MS: u64 = 1;
-const S: u64 = 1_000 * MS;
-const H: u64 = 3_600 * S;
-const D: u64 = 24 * H;
+/// A millisecond, as [`Kind::Span`] counts.
+pub(super) const MS: u64 = 1;
+/// A second.
+pub(super) const S: u64 = 1_000 * MS;
+/// An hour.
+pub(super) const H: u64 = 3_600 * S;
+/// A day.
+pub(super) const D: u64 = 24 * H;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -66,7 +70,8 @@ impl Setting {
         )
     }
 
-    fn aliases(mut self, names: &'static [&'static str]) -> Self {
+    /// Gives it names of existing deployments.
+    pub(super) fn aliases(mut self, names: &'static [&'static str]) -> Self {
         self.aliases = names;
         self
     }
@@ -77,6 +82,7 @@ impl Setting {
     }
 }
 
+/// A setting that is used and has no other names.
 fn new(key: &str, kind: Kind, default: Default, doc: &str) -> Setting {
     Setting {
         key: key.to_owned(),
@@ -88,11 +94,13 @@ fn new(key: &str, kind: Kind, default: Default, doc: &str) -> Setting {
     }
 }
 
-fn with(key: &str, kind: Kind, default: &'static str, doc: &str) -> Setting {
+/// A setting with a default.
+pub(super) fn with(key: &str, kind: Kind, default: &'static str, doc: &str) -> Setting {
     new(key, kind, Default::Text(default), doc)
 }
 
-fn off(key: &str, kind: Kind, doc: &str) -> Setting {
+/// A setting without one.
+pub(super) fn off(key: &str, kind: Kind, doc: &str) -> Setting {
     new(key, kind, Default::None, doc)
 }
 
@@ -106,6 +114,7 @@ pub(super) static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
         settings.extend(kind_of_stream(kind));
     }
     settings.extend(limits());
+    settings.extend(super::alarms::settings());
     settings.extend(telemetry());
     settings.extend(devices());
     settings
@@ -273,16 +282,16 @@ fn stream(prefix: &str) -> Vec<Setting> {
 
 /// A kind's own settings: what it does not set is as under `stream`.
 fn kind_of_stream(name: &str) -> Vec<Setting> {
-    let waits = match name {
-        "alarms" => "the alarm streams are not part of this version",
-        "alerts" => "the alert streams are not part of this version",
-        "notifications" => "the notification streams are not part of this version",
-        _ => "the device streams are not part of this version",
+    let standing = match name {
+        "alarms" => Standing::Used,
+        "alerts" => Standing::Waits("the alert streams are not part of this version"),
+        "notifications" => Standing::Waits("the notification streams are not part of this version"),
+        _ => Standing::Waits("the device streams are not part of this version"),
     };
     let mut settings = stream(&format!("stream.{name}"));
     for (setting, (member, ..)) in settings.iter_mut().zip(STREAM) {
         setting.doc = format!("`stream.{member}` for the streams of {name}.");
-        setting.standing = Standing::Waits(waits);
+        setting.standing = standing;
         setting.default = match (name, member) {
             ("alarms", "idle") => Default::Text("5m"),
             ("alarms", "max_connections") => Default::Text("100"),

@@ -20,14 +20,15 @@ use super::{
 };
 
 /// Takes values by key. A key without a value of the right kind is a mistake in the table: noted, never a panic.
-struct Values<'a> {
+pub(super) struct Values<'a> {
     settled: &'a Settled,
     mistakes: RefCell<Vec<String>>,
 }
 
 macro_rules! take {
     ($($name:ident: $variant:ident => $type:ty;)*) => {$(
-        fn $name(&self, key: &str) -> Option<$type> {
+        /// The value of a key of this kind.
+        pub(super) fn $name(&self, key: &str) -> Option<$type> {
             match get(&self.settled.all, key).and_then(|r| r.value.clone()) {
                 Some(Value::$variant(value)) => Some(value),
                 Some(_) => {
@@ -59,18 +60,20 @@ impl Values<'_> {
     }
 
     /// The value of a setting that has a default.
-    fn must<T: Default>(&self, key: &str, value: Option<T>) -> T {
+    pub(super) fn must<T: Default>(&self, key: &str, value: Option<T>) -> T {
         value.unwrap_or_else(|| {
             self.mistakes.borrow_mut().push(key.to_owned());
             T::default()
         })
     }
 
-    fn must_span(&self, key: &str) -> Duration {
+    /// The same for a time.
+    pub(super) fn must_span(&self, key: &str) -> Duration {
         self.must(key, self.span(key))
     }
 
-    fn must_list(&self, key: &str) -> Vec<String> {
+    /// The same for a list.
+    pub(super) fn must_list(&self, key: &str) -> Vec<String> {
         self.must(key, self.list(key))
     }
 
@@ -116,6 +119,7 @@ pub(super) fn build(settled: &Settled) -> Result<Config, ConfigErrors> {
             grace: v.must_span("drain.grace"),
         },
         limits: limits(&v),
+        alarms: super::alarms::build(&v),
         retention: RetentionSection {
             interval: v.must_span("retention.interval"),
             topics: v.must("topics", v.topics("topics")),

@@ -90,7 +90,8 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
     parse_body(&bytes, limits)
 }
 
-fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// Refuses what does not say that it is JSON.
+pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     match media_type(headers)?.as_deref() {
         Some("application/json") => Ok(()),
         other => Err(unsupported(other, "application/json")),
@@ -98,14 +99,24 @@ fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn parse_body<T: DeserializeOwned>(bytes: &[u8], limits: &LimitsSection) -> Result<T, Problem> {
+    // Syntax first: what is no JSON at all is another fault than what is of the wrong kind.
+    let _: serde::de::IgnoredAny = any(bytes, limits.json_depth)?;
+    parse(text(bytes, limits.json_depth)?)
+}
+
+/// Reads JSON of whatever kind within a depth.
+pub(crate) fn any<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, Problem> {
+    let text = text(bytes, depth)?;
+    serde_json::from_str(text).map_err(|e| Problem::malformed(&format!("not JSON: {e}")))
+}
+
+/// Text whose arrays and objects stand no deeper inside one another than that.
+fn text(bytes: &[u8], depth: usize) -> Result<&str, Problem> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Problem::malformed(&format!("not UTF-8 at byte {}", e.valid_up_to())))?;
-    tidings_core::event::check_depth(bytes, limits.json_depth)
+    tidings_core::event::check_depth(bytes, depth)
         .map_err(|e| Problem::malformed(&e.to_string()))?;
-    // Syntax first: what is no JSON at all is another fault than what is of the wrong kind.
-    serde_json::from_str::<serde::de::IgnoredAny>(text)
-        .map_err(|e| Problem::malformed(&format!("not JSON: {e}")))?;
-    parse(text)
+    Ok(text)
 }
 
 /// Reads JSON of which the syntax is known to be right; the member at fault is named.

@@ -21,6 +21,9 @@ pub(crate) enum Use {
     Request,
     /// A stream or a poll: tickets too.
     Stream,
+    /// A stream whose existing clients have no other way than `?token=`, and are told with 400 that their token names no
+    /// tenant.
+    CompatStream,
     /// A WebSocket: tickets and subprotocols too, and the origin always counts.
     Socket,
 }
@@ -69,7 +72,13 @@ pub(crate) async fn verify(
             token
         }
     };
-    let principal = app.verify(&token).await?;
+    let principal = match app.verify(&token).await {
+        Err(Refusal::NoTenant) if purpose == Use::CompatStream => {
+            let detail = "the token names no tenant, and a tenant_id beside it does not stand in";
+            return Err(Problem::bad_request("tenant_id", detail));
+        }
+        verified => verified?,
+    };
     Ok(Credential {
         principal,
         topics: None,
@@ -115,10 +124,12 @@ fn find(
         if let Some(ticket) = query.get("ticket") {
             return Ok(Some(Found::Ticket(ticket.to_owned())));
         }
-        if let Some(token) = query
-            .get("token")
-            .filter(|_| app.config.auth.query_token == QueryToken::Streams)
-        {
+        let is_accepted = match app.config.auth.query_token {
+            QueryToken::Off => false,
+            QueryToken::Compat => purpose == Use::CompatStream,
+            QueryToken::Streams => true,
+        };
+        if let Some(token) = query.get("token").filter(|_| is_accepted) {
             return Ok(Some(Found::Token(token.to_owned())));
         }
     }

@@ -46,6 +46,8 @@ impl Route {
     fn on<H: Handler<T, App>, T: 'static>(mut self, method: Method, handler: H) -> Self {
         let filter = match method {
             Method::POST => MethodFilter::POST,
+            Method::PUT => MethodFilter::PUT,
+            Method::PATCH => MethodFilter::PATCH,
             Method::DELETE => MethodFilter::DELETE,
             // HEAD works where GET does.
             _ => MethodFilter::GET,
@@ -63,6 +65,16 @@ impl Route {
         self.on(Method::POST, handler)
     }
 
+    #[expect(dead_code, reason = "the modules' paths are on their way")]
+    fn put<H: Handler<T, App>, T: 'static>(self, handler: H) -> Self {
+        self.on(Method::PUT, handler)
+    }
+
+    #[expect(dead_code, reason = "the modules' paths are on their way")]
+    fn patch<H: Handler<T, App>, T: 'static>(self, handler: H) -> Self {
+        self.on(Method::PATCH, handler)
+    }
+
     /// RFC 8441: what GET is to a WebSocket over HTTP/1.1, an extended CONNECT is over HTTP/2. It is the same request, so
     /// that it stands in no list of methods.
     fn connect<H: Handler<T, App>, T: 'static>(mut self, handler: H) -> Self {
@@ -78,6 +90,49 @@ impl Route {
 /// The page.
 #[must_use]
 pub(crate) fn routes() -> Vec<Route> {
+    let parts = [
+        core(),
+        network(),
+        alarms(),
+        clusters(),
+        incidents(),
+        customers(),
+        users(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+/// Entities, KPIs, sleeping cells.
+fn network() -> Vec<Route> {
+    vec![]
+}
+
+/// Alarms, their ingest and their stream.
+fn alarms() -> Vec<Route> {
+    vec![]
+}
+
+/// Correlation.
+fn clusters() -> Vec<Route> {
+    vec![]
+}
+
+/// Incidents and the scorecard.
+fn incidents() -> Vec<Route> {
+    vec![]
+}
+
+/// Customers and proactive care.
+fn customers() -> Vec<Route> {
+    vec![]
+}
+
+/// Local users.
+fn users() -> Vec<Route> {
+    vec![]
+}
+
+fn core() -> Vec<Route> {
     vec![
         at("/api/v1/events")
             .post(events::publish)
@@ -184,7 +239,7 @@ mod tests {
     /// The document and the page name the same paths and methods.
     #[test]
     fn the_openapi_document_has_every_route_and_no_other() {
-        let document: serde_json::Value = serde_json::from_str(openapi::DOCUMENT).unwrap();
+        let document: serde_json::Value = serde_json::from_str(openapi::document()).unwrap();
         let mut described = BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for method in item

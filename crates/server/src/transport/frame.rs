@@ -19,6 +19,9 @@ pub(crate) const MIN_RETRY: Duration = Duration::from_secs(1);
 /// The comment that keeps a silent native stream open.
 pub(crate) const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 
+/// The comment that an idle stream of alarms ends with.
+pub(crate) const IDLE_TIMEOUT: &[u8] = b": idle_timeout\n\n";
+
 /// `event:` the type, `id:` the cursor, `data:` the whole event.
 pub(crate) static SSE_NAMED: Style = Style {
     name: "sse",

@@ -50,12 +50,7 @@ pub(crate) async fn open(
     let kind = &transports.native;
     let (admitted, scope) = match admit(transports, kind, &ask, asked).await {
         Ok(admitted) => admitted,
-        Err(Denied::Draining) => return Ok(come_back(kind, Reason::Drain, is_detachable)),
-        // A browser's EventSource is dead for good after any other status than 200.
-        Err(Denied::Full(_)) if ask.cursor.is_some() => {
-            return Ok(come_back(kind, Reason::Limit, is_detachable));
-        }
-        Err(denied) => return Err(denied.into_problem(&kind.rules.section)),
+        Err(denied) => return refused(kind, denied, ask.cursor.is_some(), is_detachable),
     };
     let (hub, log) = (&transports.hub, &admitted.connection.log);
     let beginning = Beginning::of(hub, log, ask.cursor.as_deref());
@@ -79,6 +74,20 @@ pub(crate) async fn open(
     };
     head(response.headers_mut());
     Ok(response)
+}
+
+/// What a stream that is not opened answers. A browser's EventSource is dead for good after any other status than 200.
+pub(super) fn refused(
+    kind: &Kind,
+    denied: Denied,
+    is_resumed: bool,
+    is_http1: bool,
+) -> Result<Response, Problem> {
+    match denied {
+        Denied::Draining => Ok(come_back(kind, Reason::Drain, is_http1)),
+        Denied::Full(_) if is_resumed => Ok(come_back(kind, Reason::Limit, is_http1)),
+        denied => Err(denied.into_problem(&kind.rules.section)),
+    }
 }
 
 /// A response whose socket goes to a lane.
@@ -113,7 +122,7 @@ pub(crate) fn head_only() -> Response {
     response
 }
 
-fn head(headers: &mut HeaderMap) {
+pub(super) fn head(headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(
         CACHE_CONTROL,
@@ -124,10 +133,16 @@ fn head(headers: &mut HeaderMap) {
 
 /// 200, a time to come back, and the end: what a browser that reconnects understands.
 fn come_back(kind: &Kind, reason: Reason, is_http1: bool) -> Response {
-    let closing = Control::closing(reason, kind.rules.retry(reason));
+    let retry = kind.rules.retry(reason);
     metrics::counter!("tidings_refused_connections_total", "reason" => reason.as_str())
         .increment(1);
-    let mut response = Response::new(Body::from(closing.to_sse(None)));
+    let last = if kind.has_controls {
+        Control::closing(reason, retry).to_sse(None)
+    } else {
+        // No frame: some parsers would make an empty event of it.
+        format!("retry: {}\n", frame::millis(retry)).into()
+    };
+    let mut response = Response::new(Body::from(last));
     *response.status_mut() = StatusCode::OK;
     head(response.headers_mut());
     if is_http1 {
@@ -169,6 +184,11 @@ fn body(
         sender,
     };
     transports.tasks.spawn(writer.run(opening));
+    channel_body(receiver)
+}
+
+/// A body that a task feeds.
+pub(super) fn channel_body(receiver: mpsc::Receiver<Bytes>) -> Body {
     Body::from_stream(stream::unfold(receiver, |mut receiver| async {
         receiver
             .recv()

@@ -6,7 +6,7 @@ use super::{config, explained, file, from, from_environment};
 use crate::config::input::Input;
 use crate::config::kind::Kind;
 use crate::config::load;
-use crate::config::settings::{SETTINGS, Setting, Standing};
+use crate::config::settings::{Default, SETTINGS, Setting, Standing};
 
 /// Three values that a setting takes, none of them its default, as text.
 fn samples(setting: &Setting) -> [&'static str; 3] {
@@ -25,8 +25,9 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
             "mqtt://" => ["mqtt://a", "mqtt://b", "mqtts://c"],
             _ => ["http://a", "http://b:1", "https://c"],
         },
-        Kind::Switch => ["true", "true", "true"],
-        Kind::Choice(words) => [words[1], words[2], words[1]],
+        Kind::Switch if setting.default == Default::Text("true") => ["false"; 3],
+        Kind::Switch => ["true"; 3],
+        Kind::Choice(words) => [words[1], words[words.len() - 1], words[1]],
         Kind::LogFilter => ["debug", "warn", "info,tidings::http=debug"],
         Kind::Span(..) => ["3s", "4s", "7s"],
         Kind::Count(..) => ["33", "44", "77"],

@@ -18,7 +18,7 @@ use crate::transport::connections::Transport;
 use crate::transport::request::{Origin, Query, last_event_id};
 use crate::transport::{long_poll, sse, websocket};
 
-fn peer(parts: &Parts) -> Peer {
+pub(super) fn peer(parts: &Parts) -> Peer {
     let nowhere = Peer {
         remote: ([0, 0, 0, 0], 0).into(),
         is_detachable: false,
@@ -27,16 +27,13 @@ fn peer(parts: &Parts) -> Peer {
 }
 
 /// Who asks for a stream, and for what. Beside it: the cookie with which a ticket opens the stream again.
-async fn ask(
+pub(super) async fn ask(
     app: &App,
     parts: &Parts,
     transport: Transport,
+    purpose: Use,
 ) -> Result<(Ask, Option<HeaderValue>), Problem> {
     let query = Query::of(&parts.uri);
-    let purpose = match transport {
-        Transport::Websocket => Use::Socket,
-        Transport::Sse | Transport::LongPoll => Use::Stream,
-    };
     let Credential {
         principal,
         topics,
@@ -58,7 +55,7 @@ async fn ask(
     Ok((ask, cookie))
 }
 
-fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
+pub(super) fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
     if let Some(cookie) = cookie {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -71,7 +68,7 @@ pub(crate) async fn sse(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let (ask, cookie) = ask(&app, &parts, Transport::Sse).await?;
+    let (ask, cookie) = ask(&app, &parts, Transport::Sse, Use::Stream).await?;
     if parts.method == Method::HEAD {
         ask.query.topics(true)?;
         return Ok(sse::head_only());
@@ -90,7 +87,7 @@ pub(crate) async fn websocket(
         let allowed = [Method::GET, Method::HEAD, Method::OPTIONS];
         return Err(Problem::method_not_allowed(&allowed));
     }
-    let (ask, cookie) = ask(&app, &parts, Transport::Websocket).await?;
+    let (ask, cookie) = ask(&app, &parts, Transport::Websocket, Use::Socket).await?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app)
         .await
         .map_err(|e| Problem::bad_request("Upgrade", &e.body_text()))?;
@@ -104,7 +101,7 @@ pub(crate) async fn poll(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let (ask, cookie) = ask(&app, &parts, Transport::LongPoll).await?;
+    let (ask, cookie) = ask(&app, &parts, Transport::LongPoll, Use::Stream).await?;
     let answer = long_poll::poll(&app.transports, ask).await?;
     Ok(with_cookie(Json(answer).into_response(), cookie))
 }

@@ -34,15 +34,18 @@ impl Refused {
     }
 }
 
+/// The name of a kind of stream: each has limits of its own, and what is counted is of the kind.
+type Kind = &'static str;
+
 /// A subject of a tenant.
 pub(super) type User = (Tenant, Arc<str>);
 
 #[derive(Default)]
 pub(super) struct Table {
     by_id: HashMap<Uuid, Arc<Connection>>,
-    per_tenant: HashMap<Tenant, usize>,
-    per_user: HashMap<User, usize>,
-    per_kind: HashMap<&'static str, usize>,
+    per_tenant: HashMap<(Kind, Tenant), usize>,
+    per_user: HashMap<(Kind, User), usize>,
+    per_kind: HashMap<Kind, usize>,
     expiries: BTreeMap<(Timestamp, Uuid), Arc<Connection>>,
 }
 
@@ -51,7 +54,7 @@ impl Table {
     pub(super) fn refuses(
         &self,
         limits: &StreamSection,
-        kind: &'static str,
+        kind: Kind,
         user: &User,
     ) -> Option<Refused> {
         fn is_full<K: Hash + Eq>(held: &HashMap<K, usize>, key: &K, limit: usize) -> bool {
@@ -60,10 +63,12 @@ impl Table {
         if is_full(&self.per_kind, &kind, limits.max_connections) {
             return Some(Refused::Node(limits.max_connections));
         }
-        if is_full(&self.per_tenant, &user.0, limits.max_connections_per_tenant) {
+        let tenant = (kind, user.0.clone());
+        if is_full(&self.per_tenant, &tenant, limits.max_connections_per_tenant) {
             return Some(Refused::Tenant(limits.max_connections_per_tenant));
         }
-        if is_full(&self.per_user, user, limits.max_connections_per_user) {
+        let user = (kind, user.clone());
+        if is_full(&self.per_user, &user, limits.max_connections_per_user) {
             return Some(Refused::User(limits.max_connections_per_user));
         }
         None
@@ -71,9 +76,10 @@ impl Table {
 
     /// Takes a connection in, until its credential ends.
     pub(super) fn insert(&mut self, connection: Arc<Connection>, user: User, until: Timestamp) {
-        *self.per_kind.entry(connection.kind).or_default() += 1;
-        *self.per_tenant.entry(user.0.clone()).or_default() += 1;
-        *self.per_user.entry(user).or_default() += 1;
+        let kind = connection.kind;
+        *self.per_kind.entry(kind).or_default() += 1;
+        *self.per_tenant.entry((kind, user.0.clone())).or_default() += 1;
+        *self.per_user.entry((kind, user)).or_default() += 1;
         self.expiries
             .insert((until, connection.id), connection.clone());
         self.by_id.insert(connection.id, connection);
@@ -91,10 +97,13 @@ impl Table {
         }
         self.by_id.remove(&connection.id);
         self.expiries.remove(&(until, connection.id));
-        let user = (connection.log.tenant.clone(), connection.subject.clone());
-        less(&mut self.per_kind, &connection.kind);
-        less(&mut self.per_tenant, &user.0);
-        less(&mut self.per_user, &user);
+        let (kind, tenant) = (connection.kind, connection.log.tenant.clone());
+        less(&mut self.per_kind, &kind);
+        less(&mut self.per_tenant, &(kind, tenant.clone()));
+        less(
+            &mut self.per_user,
+            &(kind, (tenant, connection.subject.clone())),
+        );
     }
 
     /// A connection has another credential, which ends at another time. False where it has gone meanwhile.
