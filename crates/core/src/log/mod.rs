@@ -245,12 +245,13 @@ impl Log {
     /// Opens the log on a database whose schema is up to date, and starts its committer thread. Blocks.
     pub fn open(db: Db, hub: Hub, clock: Clock, config: LogConfig) -> Result<Self, DbError> {
         let mut conn = db.connect()?;
-        boot::mark(&mut conn, config.boot_file.as_deref())?;
         let left = journal::read(&db)?;
         conn.batch("BEGIN")?;
         journal::recover(&mut conn, &left)?;
         store::catch_up(&mut conn)?;
         conn.batch("COMMIT")?;
+        // Afterwards: the epochs may change, and what the journal holds goes with the old ones.
+        boot::mark(&mut conn, config.boot_file.as_deref())?;
         let tenants: HashMap<_, _> = store::tenants(&mut conn)?
             .into_iter()
             .map(|t| (t.tenant.clone(), Arc::new(t)))
