@@ -11,6 +11,9 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod alarms_ingest;
+mod alarms_sources;
+mod alarms_stream;
 mod cli;
 mod cli_config;
 mod cli_export;
