@@ -12,6 +12,7 @@
 )]
 
 mod alarms_ingest;
+mod alarms_prometheus;
 mod alarms_sources;
 mod alarms_stream;
 mod cli;

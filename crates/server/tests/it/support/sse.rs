@@ -47,7 +47,7 @@ impl Frame {
 /// An open SSE stream.
 pub(crate) struct Sse {
     pub(crate) head: Answer,
-    from: Box<dyn BufRead>,
+    from: Box<dyn BufRead + Send>,
 }
 
 /// A body in chunks (RFC 9112, section 7.1), as a plain one.
@@ -82,7 +82,7 @@ impl Sse {
     pub(crate) fn new(socket: TcpStream) -> Self {
         let mut from = BufReader::new(socket);
         let head = Answer::head(&mut from);
-        let from: Box<dyn BufRead> = if head.header("transfer-encoding") == "chunked" {
+        let from: Box<dyn BufRead + Send> = if head.header("transfer-encoding") == "chunked" {
             Box::new(BufReader::new(Chunked { from, left: 0 }))
         } else {
             Box::new(from)
