@@ -120,11 +120,16 @@ fn an_alert_of_theirs_is_an_alarm_of_ours_until_it_is_resolved() {
     let (direct, by_webhook) = (operator("a"), operator("b"));
     let (_manager, _manager_folder, manager) =
         alertmanager(&alertmanager_program, &server, &by_webhook);
-    let targets = [(server.address.as_str(), direct.as_str()), (&manager, "none")];
+    let targets = [
+        (server.address.as_str(), direct.as_str()),
+        (&manager, "none"),
+    ];
     let (watcher, folder) = prometheus(&prometheus_program, &targets);
     let ways = [("prometheus", &direct), ("alertmanager", &by_webhook)];
     for (source, token) in ways {
-        eventually("it is raised", || alarm(&server, token)["condition"] == "raised");
+        eventually("it is raised", || {
+            alarm(&server, token)["condition"] == "raised"
+        });
         let shown = alarm(&server, token);
         assert_eq!(shown["source_system"], source);
         assert_eq!(shown["entity_id"], "n1:9100");
@@ -137,7 +142,9 @@ fn an_alert_of_theirs_is_an_alarm_of_ours_until_it_is_resolved() {
     rules(folder.path(), "vector(1) > 2");
     watcher.reload();
     for (_, token) in ways {
-        eventually("it is cleared", || alarm(&server, token)["condition"] == "cleared");
+        eventually("it is cleared", || {
+            alarm(&server, token)["condition"] == "cleared"
+        });
         assert_eq!(alarm(&server, token)["raise_count"], 1);
     }
 }
