@@ -13,7 +13,11 @@
 
 mod alarms_care;
 mod alarms_incidents;
+mod alarms_ingest;
 mod alarms_network;
+mod alarms_prometheus;
+mod alarms_sources;
+mod alarms_stream;
 mod cli;
 mod cli_config;
 mod cli_export;
