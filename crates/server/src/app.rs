@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::http::accept::{self, Serving};
+use crate::http::api::users::Door;
 use crate::http::entry::Entry;
 use crate::http::problem::{Kind, Problem};
 use crate::http::tls::{Certificates, TlsError};
@@ -94,6 +95,8 @@ pub(crate) struct Parts {
     pub(crate) policies: PolicyStore,
     /// What is refused although its signature holds.
     pub(crate) revocations: Revocations,
+    /// Checks the passwords of local users.
+    pub(crate) door: Door,
     /// Sells tickets.
     pub(crate) tickets: Tickets,
     /// The open connections and what writes to them.
@@ -245,6 +248,7 @@ impl App {
         let watching = policies.watch()?;
         let parts = Parts {
             alarms: Alarms::new(log.clone(), clock.clone(), config.alarms.clone()),
+            door: Door::default(),
             tickets: Tickets::new(clock.clone(), sealer),
             node: Uuid::new_v4().simple().to_string(),
             started: Instant::now(),

@@ -11,7 +11,7 @@ use tower::util::MapResponseLayer;
 
 use super::api::{
     connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
-    status, streams, tickets,
+    status, streams, tickets, users,
 };
 use super::entry::{RouteName, nothing_here};
 use super::problem::Problem;
@@ -129,7 +129,13 @@ fn customers() -> Vec<Route> {
 
 /// Local users.
 fn users() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/auth/token").post(users::token),
+        at("/api/v1/auth/refresh").post(users::refresh),
+        at("/api/v1/auth/select-tenant").post(users::select_tenant),
+        at("/api/v1/auth/tenants").get(users::tenants),
+        at("/api/v1/auth/change-password").post(users::change_password),
+    ]
 }
 
 fn core() -> Vec<Route> {
