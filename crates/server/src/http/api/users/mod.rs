@@ -56,7 +56,7 @@ pub(crate) async fn token(State(app): State<App>, request: Request) -> Result<Re
     let (parts, content) = request.into_parts();
     let form = form(&app, &parts, content).await?;
     let (username, given, tenant_id) = reading::object(form, |r| {
-        let username = r.text("username");
+        let username = r.required("username", reading::text_up_to(users::MAX_NAME_BYTES));
         let given = r.required("password", reading::text_up_to(usize::MAX));
         let tenant_id = r.optional("tenant_id", |value| Ok(value.as_str().map(str::to_owned)));
         // What OAuth 2 clients send besides.
