@@ -1,5 +1,5 @@
--- Local users, and the tenants that each may work in. Passwords are Argon2id in PHC form; `changed_by` is the id of the
--- token with which the password was last changed.
+-- Local users, and the tenants that each may work in. Passwords are Argon2id in PHC form; `password_number`
+-- grows with each, and `changed_by` is the id of the token with which the last one was chosen.
 CREATE TABLE users (
     id TEXT PRIMARY KEY,
     username TEXT NOT NULL UNIQUE,
@@ -7,7 +7,7 @@ CREATE TABLE users (
     role TEXT NOT NULL,
     scopes TEXT,
     must_change_password BIGINT NOT NULL,
-    changed_at BIGINT NOT NULL,
+    password_number BIGINT NOT NULL,
     changed_by TEXT
 );
 CREATE TABLE user_tenants (

@@ -22,7 +22,7 @@ pub mod users;
 
 pub use config::{AuthConfig, AuthConfigError, Claims};
 pub use guesses::Guesses;
-pub use jwt::{Identity, MIN_SECRET_BYTES, Verifier};
+pub use jwt::{Identity, MIN_SECRET_BYTES, PASSWORD_NUMBER, Verifier};
 pub use policy::{Action, BUILTIN, Class, Policies, PolicyError, PolicyStore, Watching};
 pub use principal::{Principal, Refusal, RightsDigest};
 pub use revocation::{Revocation, Revocations};

@@ -1,6 +1,5 @@
 //! Local users: who may sign in here with a password, where no other system does that.
 
-use crate::clock::Timestamp;
 use crate::db::{Conn, DbError, RowRef};
 use crate::tenant::Tenant;
 
@@ -31,18 +30,17 @@ pub struct User {
     pub tenants: Vec<UserTenant>,
     /// Whether somebody else chose the password.
     pub must_change_password: bool,
-    /// When the password was chosen.
-    pub changed_at: Timestamp,
-    /// The id of the token with which it was, where it was with one.
+    /// How many passwords there were before this one.
+    pub password_number: i64,
+    /// The id of the token with which it was chosen, where it was with one.
     pub changed_by: Option<String>,
 }
 
 impl User {
-    /// Whether a token that was made then is one of before the password was changed, by another than that token.
+    /// Whether a token was signed under another password than this one, and is not the one that chose this one.
     #[must_use]
-    pub fn outdates(&self, issued_at: Option<Timestamp>, token_id: Option<&str>) -> bool {
-        // A token says its time in whole seconds.
-        let is_older = issued_at.is_none_or(|at| at.as_secs() < self.changed_at.as_secs());
+    pub fn outdates(&self, password_number: Option<i64>, token_id: Option<&str>) -> bool {
+        let is_older = password_number != Some(self.password_number);
         is_older && (token_id.is_none() || token_id != self.changed_by.as_deref())
     }
 
@@ -53,13 +51,13 @@ impl User {
     }
 }
 
-const COLUMNS: &str = "SELECT id, username, role, scopes, must_change_password, changed_at, changed_by, password FROM users";
+const COLUMNS: &str = "SELECT id, username, role, scopes, must_change_password, password_number, changed_by, password FROM users";
 
 /// Stores a user with the hash of a password. False where the name is taken.
 pub fn insert(conn: &mut Conn, user: &User, password: &str) -> Result<bool, DbError> {
     let scopes = user.scopes.as_ref().map(|scopes| scopes.join(" "));
     let inserted = conn.execute(
-        "INSERT INTO users (id, username, password, role, scopes, must_change_password, changed_at)
+        "INSERT INTO users (id, username, password, role, scopes, must_change_password, password_number)
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (username) DO NOTHING",
         &[
             (&user.id).into(),
@@ -68,7 +66,7 @@ pub fn insert(conn: &mut Conn, user: &User, password: &str) -> Result<bool, DbEr
             (&user.role).into(),
             scopes.as_deref().into(),
             i64::from(user.must_change_password).into(),
-            user.changed_at.as_micros().into(),
+            user.password_number.into(),
         ],
     )?;
     if inserted == 0 {
@@ -120,16 +118,15 @@ pub fn set_password(
     conn: &mut Conn,
     id: &str,
     password: &str,
-    now: Timestamp,
     by: Option<&str>,
     must_change: bool,
 ) -> Result<bool, DbError> {
     let changed = conn.execute(
-        "UPDATE users SET password = $2, changed_at = $3, changed_by = $4, must_change_password = $5 WHERE id = $1",
+        "UPDATE users SET password = $2, changed_by = $3, must_change_password = $4, password_number = password_number + 1
+         WHERE id = $1",
         &[
             id.into(),
             password.into(),
-            now.as_micros().into(),
             by.into(),
             i64::from(must_change).into(),
         ],
@@ -162,7 +159,7 @@ fn read(row: RowRef<'_>) -> Result<(User, String), DbError> {
         scopes: row.opt_text(3)?.map(words),
         tenants: Vec::new(),
         must_change_password: row.int(4)? != 0,
-        changed_at: Timestamp::from_micros(row.int(5)?),
+        password_number: row.int(5)?,
         changed_by: row.opt_text(6)?.map(str::to_owned),
     };
     Ok((user, row.text(7)?.to_owned()))
@@ -189,20 +186,19 @@ mod tests {
             scopes: None,
             tenants: Vec::new(),
             must_change_password: false,
-            changed_at: Timestamp::from_micros(100_500_000),
+            password_number: 2,
             changed_by: Some("token".into()),
         };
-        let at = |secs| Some(Timestamp::from_secs(secs));
-        for (issued_at, token_id, expected) in [
-            (at(99), None, true),
-            (at(99), Some("other"), true),
-            (at(99), Some("token"), false),
-            (at(100), None, false),
-            (at(101), Some("other"), false),
+        for (number, token_id, expected) in [
+            (Some(1), None, true),
+            (Some(1), Some("other"), true),
+            (Some(1), Some("token"), false),
+            (Some(2), None, false),
+            (Some(2), Some("other"), false),
             (None, None, true),
         ] {
-            let outdated = user.outdates(issued_at, token_id);
-            assert_eq!(outdated, expected, "{issued_at:?} {token_id:?}");
+            let outdated = user.outdates(number, token_id);
+            assert_eq!(outdated, expected, "{number:?} {token_id:?}");
         }
     }
 }

@@ -8,7 +8,6 @@ use secrecy::SecretString;
 use serde_json::json;
 use tidings_core::auth::password;
 use tidings_core::auth::users::{self, MAX_NAME_BYTES, User, UserTenant};
-use tidings_core::clock::Clock;
 use tidings_core::db::{Conn, Db, DbError};
 use tidings_core::tenant::Tenant;
 use uuid::Uuid;
@@ -84,7 +83,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
                     .map(|t| tenant(t))
                     .collect::<Result<_, _>>()?,
                 must_change_password,
-                changed_at: Clock::System.now(),
+                password_number: 0,
                 changed_by: None,
             };
             add(&config, &user)
@@ -108,8 +107,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
                 return found(false, &name);
             };
             let hash = ask()?;
-            let now = Clock::System.now();
-            let changed = users::set_password(&mut conn, &user.id, &hash, now, None, true);
+            let changed = users::set_password(&mut conn, &user.id, &hash, None, true);
             found(changed.map_err(Failure::failed)?, &name)
         }
     }

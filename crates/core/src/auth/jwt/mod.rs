@@ -21,6 +21,8 @@ use parse::{algorithm, given, header, signed, text, texts, time, walk};
 
 /// The shortest shared secret, in bytes (RFC 7518, section 3.2: as long as the hash).
 pub const MIN_SECRET_BYTES: usize = 32;
+/// The claim of a local user's token that says under which of their passwords it was signed.
+pub const PASSWORD_NUMBER: &str = "password_number";
 /// The longest token, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Verified tokens that are remembered: a herd that reconnects is not verified again one by one.
@@ -55,6 +57,8 @@ pub struct Identity {
     pub issued_at: Option<Timestamp>,
     /// Its `jti`.
     pub token_id: Option<String>,
+    /// Its [`PASSWORD_NUMBER`].
+    pub password_number: Option<i64>,
 }
 
 /// What every token has to say.
@@ -155,6 +159,7 @@ impl Verifier {
             tenant: tenant.map_err(|_| Refusal::NoTenant)?,
             issued_at: time(claims.get("iat")),
             token_id: claims.get("jti").and_then(text),
+            password_number: claims.get(PASSWORD_NUMBER).and_then(Value::as_i64),
         })
     }
 

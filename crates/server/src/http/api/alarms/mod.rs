@@ -1,6 +1,7 @@
 //! The paths of the alarms module: who may, how bodies are read, how errors look there. A file per noun.
 
 mod body;
+mod denials;
 
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use tidings_core::topic::Topic;
 
 #[expect(unused_imports, reason = "the module's paths are on their way")]
 pub(crate) use body::{items, object, object_or_empty};
+
+pub(crate) use denials::Denials;
 
 use super::caller;
 use crate::app::App;
@@ -25,6 +28,9 @@ pub(crate) async fn caller_may(
     let principal = caller(app, parts).await?;
     if may(app, &principal, action) {
         return Ok(principal);
+    }
+    if !action.ends_with("_read") {
+        denials::tell(app, parts, &principal, action).await;
     }
     let detail = format!("the policy does not allow {action}");
     Err(Problem::new(Kind::Forbidden, &detail))

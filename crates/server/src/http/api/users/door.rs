@@ -60,7 +60,7 @@ impl Door {
         ];
         self.guesses
             .attempt(&keys, now)
-            .map_err(|wait| Problem::too_many_attempts(wait))?;
+            .map_err(Problem::too_many_attempts)?;
         let check = move || password::verify(&password, hash.as_deref());
         let is_right = self.at_most(check).await?;
         if is_right {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tidings_alarms::reading;
 use tidings_core::auth::users::{self, User};
-use tidings_core::auth::{Identity, Principal, RightsDigest, password};
+use tidings_core::auth::{Identity, PASSWORD_NUMBER, Principal, RightsDigest, password};
 use tidings_core::clock::Timestamp;
 use tidings_core::db::DbError;
 use tidings_core::tenant::Tenant;
@@ -189,7 +189,7 @@ pub(crate) async fn change_password(
     let tenant = tenant.ok_or_else(|| refused("this user may work in no tenant"))?;
     let by = identity.token_id.clone();
     let changed = app.log.write::<_, DbError>(&tenant, move |tx| {
-        users::set_password(tx, &id, &hash, now, by.as_deref(), false)
+        users::set_password(tx, &id, &hash, by.as_deref(), false)
     });
     if !changed.await?.value {
         return Err(refused("this user is no more"));
@@ -227,7 +227,7 @@ async fn signed_in(app: &App, parts: &Parts) -> Result<(User, String, Identity),
     let Some((user, hash)) = known.await? else {
         return Err(refused("the token is of no user of this server"));
     };
-    if user.outdates(identity.issued_at, identity.token_id.as_deref()) {
+    if user.outdates(identity.password_number, identity.token_id.as_deref()) {
         return Err(refused("the password has been changed since"));
     }
     Ok((user, hash, identity))
@@ -283,6 +283,7 @@ fn issue(
     if !fields.roles.iter().any(|path| path == "role") {
         claims.put(&fields.roles, "roles", json!([user.role]));
     }
+    claims.put(&[], PASSWORD_NUMBER, json!(user.password_number));
     claims.put(&[], "scopes", json!(scopes));
     if !fields.scopes.iter().any(|path| path == "scopes") {
         let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
