@@ -11,6 +11,8 @@ pub struct Config {
     pub max_future: Duration,
     /// `alarms.entity_labels`: the labels of Alertmanager and Prometheus that name an entity, first found first.
     pub entity_labels: Vec<String>,
+    /// `kpis.max_age`: how long samples are kept; zero is for ever.
+    pub kpi_max_age: Duration,
     /// `correlation.flush_seconds`: how long after its first occurrence arrived a cluster is published, at most.
     pub flush: Duration,
     /// `correlation.type_rule`: when the same alarm type alone joins.
@@ -63,6 +65,7 @@ impl Default for Config {
         Self {
             max_future: Duration::from_secs(300),
             entity_labels: words(&["entity_id", "resource", "instance", "job"]),
+            kpi_max_age: Duration::from_secs(90 * 86_400),
             flush: Duration::from_secs(5),
             type_rule: TypeRule::default(),
             incident_min_severity: Severity::Warning,

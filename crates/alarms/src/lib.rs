@@ -5,13 +5,19 @@
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
+//! - `rows`: SQL that every store needs
+//! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
 //! - `cluster`: occurrences that have one cause
 
 pub mod cluster;
 mod config;
+pub mod entity;
 mod error;
+pub mod kpi;
 pub mod reading;
+mod rows;
 mod severity;
+pub mod sleeping;
 pub mod topology;
 
 use tidings_core::clock::Clock;
@@ -28,6 +34,7 @@ pub struct Alarms {
     log: Log,
     clock: Clock,
     config: std::sync::Arc<Config>,
+    topologies: entity::Topologies,
 }
 
 impl Alarms {
@@ -38,6 +45,7 @@ impl Alarms {
             log,
             clock,
             config: std::sync::Arc::new(config),
+            topologies: entity::Topologies::default(),
         }
     }
 

@@ -22,6 +22,12 @@ pub(super) fn settings() -> Vec<Setting> {
             "Labels of Alertmanager and Prometheus that name the entity; the first that is there counts.",
         ),
         with(
+            "kpis.max_age",
+            Kind::Span(S, 3_650 * D, true),
+            "90d",
+            "How long KPI samples are kept; 0 is for ever. The seasonal baseline looks 28 days back.",
+        ),
+        with(
             "correlation.flush_seconds",
             Kind::Span(S, H, false),
             "5s",
@@ -109,6 +115,7 @@ pub(super) fn build(v: &Values<'_>) -> Config {
     Config {
         max_future: v.must_span("alarms.max_future"),
         entity_labels: v.must_list("alarms.entity_labels"),
+        kpi_max_age: v.must_span("kpis.max_age"),
         flush: v.must_span("correlation.flush_seconds"),
         type_rule: match v.text("correlation.type_rule").as_deref() {
             Some("always") => TypeRule::Always,

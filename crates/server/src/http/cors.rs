@@ -65,8 +65,16 @@ pub(crate) fn preflight() -> Response {
     response
 }
 
-/// Adds what lets a page of this origin read the answer.
-pub(crate) fn permit(response: &mut Response, origin: Option<&HeaderValue>, is_preflight: bool) {
+/// Adds what lets a page of this origin read the answer. Where no origin is on the list, no answer depends on it.
+pub(crate) fn permit(
+    response: &mut Response,
+    origins: &[String],
+    origin: Option<&HeaderValue>,
+    is_preflight: bool,
+) {
+    if origins.is_empty() {
+        return;
+    }
     let headers = response.headers_mut();
     headers.append(VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin else { return };

@@ -96,8 +96,8 @@ impl Answer for Entry {
             .extensions()
             .get::<Peer>()
             .map(|peer| peer.remote.ip());
-        let origin =
-            cors::allowed(request.headers(), &self.app.config.http.allowed_origins).cloned();
+        let origins = &self.app.config.http.allowed_origins;
+        let origin = cors::allowed(request.headers(), origins).cloned();
         let is_preflight = cors::is_preflight(&method, request.headers());
         let mut response = if is_preflight {
             cors::preflight()
@@ -109,7 +109,7 @@ impl Answer for Entry {
             }
         };
         let ids = finish(ids, &mut response);
-        cors::permit(&mut response, origin.as_ref(), is_preflight);
+        cors::permit(&mut response, origins, origin.as_ref(), is_preflight);
         let (status, elapsed) = (response.status(), started.elapsed());
         let route = response.extensions_mut().remove::<RouteName>();
         let route = route.map_or("none", |route| route.0);
