@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::extract::MatchedPath;
 use http::request::Parts;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -15,6 +14,7 @@ use tidings_core::tenant::Tenant;
 use tidings_core::topic::Topic;
 
 use crate::app::App;
+use crate::http::routes::template;
 
 /// Denials of one tenant that are told in a window; the rest are counted, and the next that is told says how many.
 const MAX_TOLD: u32 = 60;
@@ -69,7 +69,7 @@ pub(super) async fn tell(app: &App, parts: &Parts, principal: &Principal, action
     };
     let id = EventId::random(now);
     // The template: what stands in the address itself may be anybody's secret.
-    let path = parts.extensions.get::<MatchedPath>();
+    let path = template(parts.uri.path());
     let data = json!({
         "event_id": id.as_str(),
         "event_type": "access_denied",
@@ -78,7 +78,7 @@ pub(super) async fn tell(app: &App, parts: &Parts, principal: &Principal, action
         "actor": &*principal.subject,
         "action": action,
         "method": parts.method.as_str(),
-        "path": path.map(MatchedPath::as_str),
+        "path": path,
         "untold_before": untold,
     });
     let (Ok(topic), Ok(kind), Ok(data)) = (
