@@ -40,7 +40,6 @@ pub(crate) enum Content {
 }
 
 /// Reads one object, an array of them, or one a line (NDJSON; empty lines are skipped), up to `limits.batch` items.
-#[expect(dead_code, reason = "the paths of entities and KPIs are on their way")]
 pub(crate) async fn items(
     app: &App,
     headers: &HeaderMap,

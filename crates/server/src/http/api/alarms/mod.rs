@@ -3,6 +3,7 @@
 pub(crate) mod alarm;
 mod body;
 pub(crate) mod customers;
+mod denials;
 pub(crate) mod entities;
 pub(crate) mod incidents;
 pub(crate) mod ingest;
@@ -22,6 +23,8 @@ use tidings_core::topic::Topic;
 
 pub(crate) use body::{Content, items, object, object_or_empty, one_or_items};
 
+pub(crate) use denials::Denials;
+
 use super::caller;
 use crate::app::App;
 use crate::http::problem::{Kind, Located, LocatedStep, Problem};
@@ -36,6 +39,9 @@ pub(crate) async fn caller_may(
     let principal = caller(app, parts).await?;
     if may(app, &principal, action) {
         return Ok(principal);
+    }
+    if !action.ends_with("_read") {
+        denials::tell(app, parts, &principal, action).await;
     }
     let detail = format!("the policy does not allow {action}");
     Err(Problem::new(Kind::Forbidden, &detail))
