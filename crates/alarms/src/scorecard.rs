@@ -437,10 +437,10 @@ mod tests {
                 "from" | "to" | "period_start" | "period_end" => assert!(value.is_string()),
                 "availability" => assert_eq!(*value, json!({})),
                 "pedkai_zone_incident_count" | "pedkai_zone_closed_count" => {
-                    assert_eq!(*value, json!(0))
+                    assert_eq!(*value, json!(0));
                 }
                 "value_protected" => {
-                    assert!(value.as_object().unwrap().values().all(Value::is_null))
+                    assert!(value.as_object().unwrap().values().all(Value::is_null));
                 }
                 _ => assert!(value.is_null(), "{name}: {value}"),
             }

@@ -23,6 +23,8 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::http::accept::{self, Serving};
+use crate::http::api::alarms::Denials;
+use crate::http::api::users::Door;
 use crate::http::entry::Entry;
 use crate::http::problem::{Kind, Problem};
 use crate::http::tls::{Certificates, TlsError};
@@ -95,6 +97,10 @@ pub(crate) struct Parts {
     pub(crate) policies: PolicyStore,
     /// What is refused although its signature holds.
     pub(crate) revocations: Revocations,
+    /// How many denials of the alarms module have been told.
+    pub(crate) denials: Denials,
+    /// Checks the passwords of local users.
+    pub(crate) door: Door,
     /// Sells tickets.
     pub(crate) tickets: Tickets,
     /// The open connections and what writes to them.
@@ -249,6 +255,8 @@ impl App {
         let parts = Parts {
             boards: Boards::new(alarms.clone(), hub.clone(), tasks.clone()),
             alarms,
+            denials: Denials::default(),
+            door: Door::default(),
             tickets: Tickets::new(clock.clone(), sealer),
             node: Uuid::new_v4().simple().to_string(),
             started: Instant::now(),
@@ -408,6 +416,36 @@ impl App {
         self.spawn(async move { alarms.run_due().await });
         let alarms = self.alarms.clone();
         self.spawn(async move { alarms.run_correlation().await });
+        let app = self.clone();
+        self.spawn(async move { app.watch_cells().await });
+    }
+
+    /// Looks for sleeping cells, by the server's clock. Not at once: after an outage of its own, sources first have to say
+    /// what they could not.
+    async fn watch_cells(&self) {
+        if !self.config.alarms.sleeping_enabled {
+            return;
+        }
+        let every = self.config.alarms.sleeping_scan;
+        let mut next = self.clock.now().plus(every);
+        loop {
+            let wait = if self.is_clock_manual() {
+                Duration::from_millis(50)
+            } else {
+                next.since(self.clock.now())
+            };
+            tokio::time::sleep(wait.max(Duration::from_millis(50))).await;
+            let now = self.clock.now();
+            if now < next {
+                continue;
+            }
+            next = now.plus(every);
+            for log in self.log.tenants() {
+                if let Err(error) = self.alarms.scan_sleeping_cells(&log.tenant).await {
+                    tracing::warn!(%error, tenant_id = %log.tenant, "a search for sleeping cells failed; it comes again");
+                }
+            }
+        }
     }
 
     /// Retention, by the server's clock, and the log's own figures.
@@ -428,6 +466,9 @@ impl App {
             next = now.plus(every);
             if let Err(error) = self.log.trim().await {
                 tracing::warn!(%error, "retention could not do its work; it tries again");
+            }
+            if let Err(error) = self.alarms.trim_samples().await {
+                tracing::warn!(%error, "old KPI samples could not be removed; it tries again");
             }
             self.measure().await;
         }

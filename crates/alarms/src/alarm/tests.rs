@@ -40,8 +40,8 @@ fn clear(secs: i64) -> Occurrence {
 /// An alarm after occurrences, each a second after the other.
 fn after(all: &[Occurrence]) -> Alarm {
     let mut alarm = None;
-    for (n, by) in all.iter().enumerate() {
-        alarm = Some(rules::apply("id", alarm, by, at(1_000 + n as i64)).0);
+    for (n, by) in (0..).zip(all) {
+        alarm = Some(rules::apply("id", alarm, by, at(1_000 + n)).0);
     }
     alarm.unwrap()
 }

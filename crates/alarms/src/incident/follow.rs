@@ -366,10 +366,11 @@ pub(super) fn emergency_of(
             return Ok(rule);
         }
     }
-    if let Some(external) = store::emergency_alarm(conn, tenant, &cluster.alarm_ids)? {
-        return Ok(emergency_rule("", Some(&external), None));
+    let by_alarm = store::emergency_alarm(conn, tenant, &cluster.alarm_ids)?;
+    if by_alarm.is_some() {
+        return Ok(by_alarm);
     }
-    let told = "An emergency service has an alarm in its cluster";
+    let told = "an emergency service has an alarm in the cluster";
     Ok(cluster.is_emergency_service.then(|| told.to_owned()))
 }
 

@@ -6,6 +6,7 @@ use tidings_core::clock::Timestamp;
 use tidings_core::db::{Conn, DbError, RowRef, Value};
 
 use super::{Incident, Mark, Severity};
+use crate::entity::emergency_rule;
 use crate::rows::{among, insert, list};
 
 /// What [`read`] reads, in its order.
@@ -282,21 +283,22 @@ fn words(incident: &Incident) -> String {
     words.to_lowercase()
 }
 
-/// Whether one of these alarms bears an external id that the emergency rule is about. Gives that id.
+/// Why one of these alarms is on an emergency service by its external id, where one is.
 pub(super) fn emergency_alarm(
     conn: &mut Conn,
     tenant: i64,
     alarm_ids: &[String],
 ) -> Result<Option<String>, DbError> {
     let sql = format!(
-        "SELECT entity_external_id FROM alarms WHERE tenant = $1 AND id IN {} \
-         AND UPPER(entity_external_id) LIKE '%EMERGENCY%' ORDER BY entity_external_id LIMIT 1",
+        "SELECT entity_id, entity_external_id FROM alarms WHERE tenant = $1 AND id IN {} \
+         AND UPPER(entity_external_id) LIKE '%EMERGENCY%' ORDER BY entity_external_id, entity_id LIMIT 1",
         among(conn, 2)
     );
     let alarm_ids = list(alarm_ids);
-    conn.row(&sql, &[tenant.into(), (&alarm_ids).into()], |row| {
-        Ok(row.text(0)?.to_owned())
-    })
+    let rule = conn.row(&sql, &[tenant.into(), (&alarm_ids).into()], |row| {
+        Ok(emergency_rule(row.text(0)?, row.opt_text(1)?, None))
+    })?;
+    Ok(rule.flatten())
 }
 
 /// The facts of an incident's alarms that a situation report tells: how many are raised, since when, of which types.

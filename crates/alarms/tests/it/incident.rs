@@ -105,7 +105,7 @@ on_each_backend! {
         let alarms = bed.open(Config::default()).await;
         let a = tenant("a");
         let one = ingest(&alarms, &a, "site-1", "minor", 0).await;
-        let mut seen = cluster("c1", &["site-1"], &[one.clone()], "minor");
+        let mut seen = cluster("c1", &["site-1"], std::slice::from_ref(&one), "minor");
         let id = update(&alarms, &a, &seen).await.unwrap();
         assert_eq!(update(&alarms, &a, &seen).await.as_ref(), Some(&id), "one a cluster");
         let opened = alarms.incident(&a, &id).await.unwrap();
@@ -181,7 +181,7 @@ on_each_backend! {
         let alarms = bed.open(Config { require_approval: true, ..Config::default() }).await;
         let a = tenant("a");
         let one = ingest(&alarms, &a, "s", "major", 0).await;
-        let id = update(&alarms, &a, &cluster("c", &["s"], &[one.clone()], "major")).await.unwrap();
+        let id = update(&alarms, &a, &cluster("c", &["s"], std::slice::from_ref(&one), "major")).await.unwrap();
         ingest(&alarms, &a, "s", "cleared", 1).await;
         assert_eq!(alarms.incident(&a, &id).await.unwrap().status, Status::Open);
         assert!(kinds(&alarms, &a, &id).await.contains(&"alarms_cleared".to_owned()));
@@ -223,7 +223,7 @@ on_each_backend! {
         assert_eq!((plain.severity, plain.severity_reason), (Severity::Minor, None));
         let one = ingest(&alarms, &a, "s", "warning", 0).await;
         let two = ingest(&alarms, &a, "e1", "warning", 0).await;
-        let id = update(&alarms, &a, &cluster("c", &["s"], &[one.clone()], "warning")).await.unwrap();
+        let id = update(&alarms, &a, &cluster("c", &["s"], std::slice::from_ref(&one), "warning")).await.unwrap();
         update(&alarms, &a, &cluster("c", &["s", "e1"], &[one.clone(), two], "warning")).await;
         update(&alarms, &a, &cluster("c", &["s"], &[one], "warning")).await;
         let grown = alarms.incident(&a, &id).await.unwrap();
@@ -247,7 +247,7 @@ on_each_backend! {
         assert_eq!((stays.status, stays.severity, stays.alarm_ids.len()), (Status::Open, Severity::Critical, 2));
         // One whose cluster goes into another without an incident goes on with that one.
         let three = ingest(&alarms, &a, "u", "major", 0).await;
-        let kept = update(&alarms, &a, &cluster("c3", &["u"], &[three.clone()], "major")).await.unwrap();
+        let kept = update(&alarms, &a, &cluster("c3", &["u"], std::slice::from_ref(&three), "major")).await.unwrap();
         merge(&alarms, &a, &cluster("c4", &["u", "v"], &[three], "major"), &["c3"]).await;
         assert_eq!(alarms.incident(&a, &kept).await.unwrap().cluster_id.as_deref(), Some("c4"));
     }
@@ -371,7 +371,7 @@ on_each_backend! {
         alarms.put_entity(&a, "s", json!({"entity_type": "SITE"})).await.unwrap();
         alarms.put_entity(&a, "r", json!({"entity_type": "ROUTER"})).await.unwrap();
         let one = ingest(&alarms, &a, "s", "major", -100).await;
-        let id = update(&alarms, &a, &cluster("c", &["s"], &[one.clone()], "major")).await.unwrap();
+        let id = update(&alarms, &a, &cluster("c", &["s"], std::slice::from_ref(&one), "major")).await.unwrap();
         bed.clock.advance(std::time::Duration::from_secs(30));
         go(&alarms, &a, &id, "acknowledged").await.unwrap();
         bed.clock.advance(std::time::Duration::from_secs(70));

@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &migrations![
     "0102_alarms_alarm",
     "0103_alarms_clusters",
     "0104_alarms_incidents",
+    "0105_users",
 ];
 
 /// Runs what has not run yet, in one transaction. A migration that changed after it ran is refused.

@@ -14,6 +14,11 @@
 mod alarms_care;
 mod alarms_correlate;
 mod alarms_incidents;
+mod alarms_ingest;
+mod alarms_network;
+mod alarms_prometheus;
+mod alarms_sources;
+mod alarms_stream;
 mod cli;
 mod cli_config;
 mod cli_export;
@@ -41,4 +46,5 @@ mod tickets;
 mod tls;
 mod tokens;
 mod traces;
+mod users;
 mod websocket;
