@@ -11,6 +11,7 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod alarms_denials;
 mod cli;
 mod cli_config;
 mod cli_export;
