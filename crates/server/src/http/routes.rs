@@ -11,6 +11,7 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use tower::util::MapResponseLayer;
 
+use super::api::alarms::{entities, kpis, sleeping_cells};
 use super::api::{
     connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
     status, streams, tickets, users,
@@ -67,7 +68,6 @@ impl Route {
         self.on(Method::POST, handler)
     }
 
-    #[expect(dead_code, reason = "the modules' paths are on their way")]
     fn put<H: Handler<T, App>, T: 'static>(self, handler: H) -> Self {
         self.on(Method::PUT, handler)
     }
@@ -106,7 +106,17 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// Entities, KPIs, sleeping cells.
 fn network() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/entities").get(entities::list),
+        at("/api/v1/entities/bulk").post(entities::bulk),
+        at("/api/v1/entities/{id}")
+            .put(entities::put)
+            .get(entities::get)
+            .delete(entities::delete),
+        at("/api/v1/kpis").post(kpis::add).get(kpis::read),
+        at("/api/v1/sleeping-cells").get(sleeping_cells::list),
+        at("/api/v1/sleeping-cells/detect").post(sleeping_cells::detect),
+    ]
 }
 
 /// Alarms, their ingest and their stream.

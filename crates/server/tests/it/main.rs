@@ -12,6 +12,7 @@
 )]
 
 mod alarms_denials;
+mod alarms_network;
 mod cli;
 mod cli_config;
 mod cli_export;
