@@ -20,8 +20,12 @@ macro_rules! migrations {
     };
 }
 
-const MIGRATIONS: &[Migration] =
-    &migrations!["0001_core_log", "0002_core_auth", "0101_alarms_network",];
+const MIGRATIONS: &[Migration] = &migrations![
+    "0001_core_log",
+    "0002_core_auth",
+    "0101_alarms_network",
+    "0105_users",
+];
 
 /// Runs what has not run yet, in one transaction. A migration that changed after it ran is refused.
 pub(super) fn run(conn: &mut Conn) -> Result<(), DbError> {

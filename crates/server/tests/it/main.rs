@@ -39,4 +39,5 @@ mod tickets;
 mod tls;
 mod tokens;
 mod traces;
+mod users;
 mod websocket;

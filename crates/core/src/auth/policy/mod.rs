@@ -351,4 +351,6 @@ fn at(file: &Path, text: &str, e: &dyn miette::Diagnostic, why: String) -> Polic
 }
 
 #[cfg(test)]
+mod alarms_tests;
+#[cfg(test)]
 mod tests;

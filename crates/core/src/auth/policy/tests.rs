@@ -8,7 +8,12 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::tenant::Tenant;
 
-fn principal(subject: &str, roles: &[&str], scopes: &[&str], patients: &[&str]) -> Principal {
+pub(super) fn principal(
+    subject: &str,
+    roles: &[&str],
+    scopes: &[&str],
+    patients: &[&str],
+) -> Principal {
     let set = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect();
     Principal {
         tenant: Tenant::new("a").unwrap(),

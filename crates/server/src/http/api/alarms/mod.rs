@@ -1,6 +1,7 @@
 //! The paths of the alarms module: who may, how bodies are read, how errors look there. A file per noun.
 
 mod body;
+mod denials;
 pub(crate) mod entities;
 pub(crate) mod kpis;
 pub(crate) mod sleeping_cells;
@@ -14,6 +15,8 @@ use tidings_core::clock::Timestamp;
 use tidings_core::topic::Topic;
 
 pub(crate) use body::{Content, items, object, object_or_empty, one_or_items};
+
+pub(crate) use denials::Denials;
 
 use super::caller;
 use crate::app::App;
@@ -29,6 +32,9 @@ pub(crate) async fn caller_may(
     let principal = caller(app, parts).await?;
     if may(app, &principal, action) {
         return Ok(principal);
+    }
+    if !action.ends_with("_read") {
+        denials::tell(app, parts, &principal, action).await;
     }
     let detail = format!("the policy does not allow {action}");
     Err(Problem::new(Kind::Forbidden, &detail))
