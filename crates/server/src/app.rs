@@ -23,6 +23,8 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::http::accept::{self, Serving};
+use crate::http::api::alarms::Denials;
+use crate::http::api::users::Door;
 use crate::http::entry::Entry;
 use crate::http::problem::{Kind, Problem};
 use crate::http::tls::{Certificates, TlsError};
@@ -95,6 +97,10 @@ pub(crate) struct Parts {
     pub(crate) policies: PolicyStore,
     /// What is refused although its signature holds.
     pub(crate) revocations: Revocations,
+    /// How many denials of the alarms module have been told.
+    pub(crate) denials: Denials,
+    /// Checks the passwords of local users.
+    pub(crate) door: Door,
     /// Sells tickets.
     pub(crate) tickets: Tickets,
     /// The open connections and what writes to them.
@@ -249,6 +255,8 @@ impl App {
         let parts = Parts {
             boards: Boards::new(alarms.clone(), hub.clone(), tasks.clone()),
             alarms,
+            denials: Denials::default(),
+            door: Door::default(),
             tickets: Tickets::new(clock.clone(), sealer),
             node: Uuid::new_v4().simple().to_string(),
             started: Instant::now(),

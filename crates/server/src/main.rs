@@ -1,6 +1,7 @@
 //! tidings: a self-hosted real-time push server.
 //!
 //! - `app`: the composition root
+//! - `claims`: claims of tokens that this server signs
 //! - `cli`: the command line, one file per subcommand
 //! - `config`: settings from a file, the environment, flags
 //! - `http`: all that speaks HTTP
@@ -8,6 +9,7 @@
 //! - `telemetry`: records, traces, metrics
 
 mod app;
+mod claims;
 mod cli;
 mod config;
 mod http;

@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &migrations![
     "0002_core_auth",
     "0101_alarms_network",
     "0102_alarms_alarm",
+    "0105_users",
 ];
 
 /// Runs what has not run yet, in one transaction. A migration that changed after it ran is refused.

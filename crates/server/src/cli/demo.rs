@@ -40,13 +40,14 @@ pub(super) fn load(args: &ConfigArgs) -> Result<Loaded, Failure> {
         || auth.jwks_file.is_some()
         || auth.jwks_url.is_some()
         || auth.issuer.is_some();
-    let mut loaded = if has_keys {
-        loaded
-    } else {
+    if !has_keys {
         presets.push(("auth.jwt_secret", secret(&loaded.config.data_dir)?));
-        sources.presets = Some(("serve --demo", presets));
-        config::load(&sources).map_err(Failure::usage)?
-    };
+    }
+    if !has_keys || auth.jwt_secret.is_some() {
+        presets.push(("auth.local_users", "true".to_owned()));
+    }
+    sources.presets = Some(("serve --demo", presets));
+    let mut loaded = config::load(&sources).map_err(Failure::usage)?;
     if loaded.config.retention.topics.is_empty() {
         let pattern = Pattern::new("vitals/**").map_err(Failure::failed)?;
         loaded.config.retention.topics.push(TopicRule {

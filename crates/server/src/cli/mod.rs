@@ -21,6 +21,7 @@ mod serve;
 mod simulate;
 mod tail;
 mod token;
+mod user;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
@@ -75,6 +76,9 @@ enum Command {
     /// List or retry what could not be taken in.
     #[command(subcommand)]
     DeadLetter(dead_letter::Command),
+    /// Say who may sign in with a password.
+    #[command(subcommand)]
+    User(user::Command),
     /// Bring the database's schema up to date, and end.
     Migrate(migrate::Args),
     /// Print the completions of a shell.
@@ -276,6 +280,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(args) => config::run(&args),
         Command::Policy(command) => policy::run(command),
         Command::DeadLetter(command) => block_on(dead_letter::run(command)),
+        Command::User(command) => user::run(command),
         Command::Migrate(args) => migrate::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

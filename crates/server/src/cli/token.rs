@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use secrecy::ExposeSecret as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tidings_core::auth::AuthConfig;
 use tidings_core::clock::{Clock, Timestamp};
-use tidings_core::event::EventId;
 use tidings_core::tenant::Tenant;
 
 use super::{ConfigArgs, Failure, print};
+use crate::claims::Claims;
 use crate::config::parse_duration;
 
 /// `tidings token`. Prints only the token.
@@ -109,23 +109,14 @@ fn claims(args: &Args, auth: &AuthConfig, now: Timestamp) -> Result<Value, Failu
     if args.subject.is_empty() {
         return Err(Failure::usage("--subject is empty"));
     }
-    let mut claims = Map::new();
-    let audience = auth.audience.first().map_or("", String::as_str);
-    let mut put = |paths: &[String], standard: &str, value: Value| {
-        let path = paths.first().map_or(standard, String::as_str);
-        let parts: Vec<_> = path
-            .split('.')
-            .map(|part| part.replace("<audience>", audience))
-            .collect();
-        insert(&mut claims, &parts, value);
-    };
     let fields = &auth.claims;
-    put(&fields.subject, "sub", json!(args.subject));
+    let mut claims = Claims::new(auth);
+    claims.put(&fields.subject, "sub", json!(args.subject));
     // The specification's own name, wherever else the configuration looks.
-    put(&[], "sub", json!(args.subject));
-    put(&fields.tenant, "tenant_id", json!(tenant.as_str()));
+    claims.put(&[], "sub", json!(args.subject));
+    claims.put(&fields.tenant, "tenant_id", json!(tenant.as_str()));
     if !args.roles.is_empty() {
-        put(&fields.roles, "roles", json!(args.roles));
+        claims.put(&fields.roles, "roles", json!(args.roles));
     }
     // One that holds several, as a `scope` claim does, is several.
     let scopes: Vec<&str> = args
@@ -134,44 +125,12 @@ fn claims(args: &Args, auth: &AuthConfig, now: Timestamp) -> Result<Value, Failu
         .flat_map(|s| s.split_whitespace())
         .collect();
     if !scopes.is_empty() {
-        let path = fields.scopes.first().map_or("scope", String::as_str);
-        let is_text = path == "scope" || path.ends_with(".scope");
-        let value = if is_text {
-            json!(scopes.join(" "))
-        } else {
-            json!(scopes)
-        };
-        put(&fields.scopes, "scope", value);
+        claims.put_scopes(&scopes);
     }
     if !args.patient_ids.is_empty() {
-        put(&fields.patient_ids, "patient_ids", json!(args.patient_ids));
+        claims.put(&fields.patient_ids, "patient_ids", json!(args.patient_ids));
     }
-    put(&[], "iat", json!(now.as_secs()));
-    put(&[], "exp", json!(now.plus(args.ttl).as_secs()));
-    put(&[], "jti", json!(EventId::random(now).to_string()));
-    put(&[], "type", json!("access"));
-    if let Some(issuer) = &auth.issuer {
-        put(&[], "iss", json!(issuer));
-    }
-    if !audience.is_empty() {
-        put(&[], "aud", json!(audience));
-    }
-    Ok(Value::Object(claims))
-}
-
-fn insert(object: &mut Map<String, Value>, path: &[String], value: Value) {
-    match path {
-        [] => {}
-        [name] => {
-            object.insert(name.clone(), value);
-        }
-        [name, rest @ ..] => {
-            let inner = object.entry(name.clone()).or_insert_with(|| json!({}));
-            if let Value::Object(inner) = inner {
-                insert(inner, rest, value);
-            }
-        }
-    }
+    Ok(claims.finish(now, args.ttl))
 }
 
 #[cfg(test)]

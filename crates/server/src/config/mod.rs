@@ -85,6 +85,8 @@ pub(crate) struct AuthSection {
     pub(crate) cookie: String,
     /// Where `?token=` is accepted.
     pub(crate) query_token: QueryToken,
+    /// Whether people sign in here.
+    pub(crate) local_users: bool,
 }
 
 /// Where a token in the query is accepted.

@@ -195,6 +195,7 @@ fn auth() -> Vec<Setting> {
         with("auth.issuer_tenants", Kind::Names, "{}", "Issuer to tenant, for tokens that name no tenant."),
         with("auth.directory", Kind::Lists, "{}", "Subject to roles, for tokens that name no role."),
         off("auth.role_scopes", Kind::Lists, "Role to scopes, for tokens that name no scope; replaces the built-in table."),
+        with("auth.local_users", Kind::Switch, "false", "Whether users of `tidings user` sign in here with a password (`/api/v1/auth/token`); needs `auth.jwt_secret`."),
         with("auth.jwks_refresh", Kind::Span(S, 7 * D, false), "5m", "How long fetched keys are used before they are fetched again."),
         with("auth.jwks_floor", Kind::Span(S, D, false), "60s", "Shortest time between two fetches that an unknown `kid` causes."),
         with("auth.claims.subject", Kind::Claims, "sub", "Where a token names its subject; of several paths the first that is there counts."),

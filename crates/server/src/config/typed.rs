@@ -176,6 +176,7 @@ fn auth(v: &Values<'_>) -> AuthSection {
         },
         cookie: v.must("auth.cookie", v.text("auth.cookie")),
         query_token,
+        local_users: v.must("auth.local_users", v.switch("auth.local_users")),
     }
 }
 
@@ -240,6 +241,11 @@ fn check(config: &Config, errors: &mut Vec<ConfigError>) {
         errors.push(ConfigError::Together(text.to_owned()));
     }
     let auth = &config.auth.core;
+    if config.auth.local_users && auth.jwt_secret.is_none() {
+        let text =
+            "setting auth.local_users is on and auth.jwt_secret is not set: it signs their tokens";
+        errors.push(ConfigError::Together(text.to_owned()));
+    }
     if auth.jwks_file.is_some() && auth.jwks_url.is_some() {
         let text =
             "settings auth.jwks_file and auth.jwks_url are both set: keys come from one place";

@@ -86,25 +86,37 @@ pub(crate) async fn verify(
     })
 }
 
+/// The bearer token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<String, Problem> {
+    authorization(headers)?.ok_or_else(|| Refusal::Missing.into())
+}
+
+fn authorization(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        return Ok(None);
+    };
+    if given.next().is_some() {
+        return Err(Problem::bad_request("Authorization", "stands twice"));
+    }
+    let text = value
+        .to_str()
+        .map_err(|_| Problem::from(Refusal::Malformed))?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
+        return Err(Refusal::Malformed.into());
+    }
+    Ok(Some(token.trim().to_owned()))
+}
+
 fn find(
     app: &App,
     headers: &HeaderMap,
     query: &Query,
     purpose: Use,
 ) -> Result<Option<Found>, Problem> {
-    let mut given = headers.get_all(AUTHORIZATION).iter();
-    if let Some(value) = given.next() {
-        if given.next().is_some() {
-            return Err(Problem::bad_request("Authorization", "stands twice"));
-        }
-        let text = value
-            .to_str()
-            .map_err(|_| Problem::from(Refusal::Malformed))?;
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
-            return Err(Refusal::Malformed.into());
-        }
-        return Ok(Some(Found::Token(token.trim().to_owned())));
+    if let Some(token) = authorization(headers)? {
+        return Ok(Some(Found::Token(token)));
     }
     if purpose == Use::Socket {
         let offered = headers

@@ -76,6 +76,8 @@ problems! {
         "The same Idempotency-Key came with another request. Use a new key for a new request.";
     TooMany = TOO_MANY_REQUESTS, "too-many", "Too many of them",
         "This user has as many open connections as are allowed. Close one, or come back later.";
+    TooManyAttempts = TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts",
+        "Too many wrong passwords came. Try again after Retry-After.";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large",
         "The request's line and headers are over the server's limit.";
     Internal = INTERNAL_SERVER_ERROR, "internal", "Something broke",
@@ -264,6 +266,15 @@ impl Problem {
         Self {
             retry_after: Some(retry),
             ..Self::new(Kind::TooMany, detail)
+        }
+    }
+
+    /// Too many wrong passwords.
+    #[must_use]
+    pub(crate) fn too_many_attempts(retry: Duration) -> Self {
+        Self {
+            retry_after: Some(retry),
+            ..Self::new(Kind::TooManyAttempts, "too many attempts; try again later")
         }
     }
 

@@ -1,5 +1,7 @@
 //! Every route of the product, on one page.
 
+use std::sync::LazyLock;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
@@ -12,7 +14,7 @@ use tower::util::MapResponseLayer;
 use super::api::alarms::{alarm, ingest, tmf642};
 use super::api::{
     alarms, connections, dead_letters, events, health, metrics, openapi, page, problems,
-    revocations, status, streams, tickets,
+    revocations, status, streams, tickets, users,
 };
 use super::entry::{RouteName, nothing_here};
 use super::problem::Problem;
@@ -148,7 +150,13 @@ fn customers() -> Vec<Route> {
 
 /// Local users.
 fn users() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/auth/token").post(users::token),
+        at("/api/v1/auth/refresh").post(users::refresh),
+        at("/api/v1/auth/select-tenant").post(users::select_tenant),
+        at("/api/v1/auth/tenants").get(users::tenants),
+        at("/api/v1/auth/change-password").post(users::change_password),
+    ]
 }
 
 fn core() -> Vec<Route> {
@@ -186,6 +194,25 @@ fn core() -> Vec<Route> {
         at("/app.js").get(page::script),
         at("/app.css").get(page::style),
     ]
+}
+
+/// The route that a path is of, as it stands on the page.
+pub(crate) fn template(path: &str) -> Option<&'static str> {
+    static PATHS: LazyLock<Vec<&str>> =
+        LazyLock::new(|| routes().iter().map(|route| route.path).collect());
+    let is_of = |template: &&&str| {
+        let mut segments = path.split('/');
+        let fits = template.split('/').all(|name| {
+            let segment = segments.next();
+            segment.is_some_and(|segment| name.starts_with('{') || name == segment)
+        });
+        fits && segments.next().is_none()
+    };
+    let fitting = PATHS.iter().filter(is_of);
+    // A name of its own is nearer than a place for any.
+    fitting
+        .min_by_key(|template| template.matches('{').count())
+        .copied()
 }
 
 /// The routes as axum wants them, each also answering OPTIONS, and 405 with `Allow` to the rest.
@@ -254,6 +281,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn a_path_has_the_template_of_its_route() {
+        let events = "/api/v1/events";
+        assert_eq!(template(events), Some(events));
+        let token = "/api/v1/connections/{id}/token";
+        assert_eq!(template("/api/v1/connections/7/token"), Some(token));
+        for none in [
+            "/api/v1/connections/7/other",
+            "/api/v1/connections/7/token/x",
+        ] {
+            assert_eq!(template(none), None);
+        }
+    }
 
     /// The document and the page name the same paths and methods.
     #[test]

@@ -42,4 +42,5 @@ mod tickets;
 mod tls;
 mod tokens;
 mod traces;
+mod users;
 mod websocket;

@@ -1,25 +1,28 @@
 //! A token to a principal: JWT (RFC 7519) signed by a shared secret or by an issuer's keys, checked as RFC 8725 advises.
 
+mod parse;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::config::{AuthConfig, AuthConfigError};
 use super::jwks::Keys;
 use super::principal::{Principal, Refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::tenant::Tenant;
+use parse::{algorithm, given, header, signed, text, texts, time, walk};
 
 /// The shortest shared secret, in bytes (RFC 7518, section 3.2: as long as the hash).
 pub const MIN_SECRET_BYTES: usize = 32;
+/// The claim of a local user's token that says under which of their passwords it was signed.
+pub const PASSWORD_NUMBER: &str = "password_number";
 /// The longest token, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Verified tokens that are remembered: a herd that reconnects is not verified again one by one.
@@ -40,6 +43,28 @@ struct Shared {
 /// A token whose signature holds; its times are looked at each time.
 struct Verified {
     principal: Arc<Principal>,
+    not_before: Option<Timestamp>,
+}
+
+/// Whom a token names, whether or not it names a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The subject.
+    pub subject: String,
+    /// The tenant, where it names one.
+    pub tenant: Option<Tenant>,
+    /// When it was made.
+    pub issued_at: Option<Timestamp>,
+    /// Its `jti`.
+    pub token_id: Option<String>,
+    /// Its [`PASSWORD_NUMBER`].
+    pub password_number: Option<i64>,
+}
+
+/// What every token has to say.
+struct Named {
+    subject: String,
+    expires_at: Timestamp,
     not_before: Option<Timestamp>,
 }
 
@@ -104,27 +129,62 @@ impl Verifier {
             None => {
                 // Boxed: the rare way must not make every request's future large.
                 let verified = Arc::new(Box::pin(self.decode(token)).await?);
-                self.check_times(&verified)?;
+                self.check_times(verified.principal.expires_at, verified.not_before)?;
                 self.0.verified.insert(key, verified.clone());
                 verified
             }
         };
-        self.check_times(&verified)?;
+        self.check_times(verified.principal.expires_at, verified.not_before)?;
         Ok(verified.principal.clone())
     }
 
-    fn check_times(&self, verified: &Verified) -> Result<(), Refusal> {
+    /// Whom a token names that was signed with the shared secret: for those who sign in here, before they have chosen a
+    /// tenant too.
+    pub async fn identify(&self, token: &str) -> Result<Identity, Refusal> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refusal::Malformed);
+        }
+        let (claims, is_symmetric) = Box::pin(self.claims(token)).await?;
+        if !is_symmetric {
+            return Err(Refusal::Algorithm);
+        }
+        let named = self.named(&claims)?;
+        self.check_times(named.expires_at, named.not_before)?;
+        let paths = &self.0.config.claims.tenant;
+        let tenant = paths.iter().flat_map(|path| self.at(&claims, path)).next();
+        let tenant = tenant.and_then(text).filter(|name| !name.is_empty());
+        let tenant = tenant.map(|name| Tenant::new(&name)).transpose();
+        Ok(Identity {
+            subject: named.subject,
+            tenant: tenant.map_err(|_| Refusal::NoTenant)?,
+            issued_at: time(claims.get("iat")),
+            token_id: claims.get("jti").and_then(text),
+            password_number: claims.get(PASSWORD_NUMBER).and_then(Value::as_i64),
+        })
+    }
+
+    fn check_times(
+        &self,
+        expires_at: Timestamp,
+        not_before: Option<Timestamp>,
+    ) -> Result<(), Refusal> {
         let (now, leeway) = (self.0.clock.now(), self.0.config.leeway);
-        if verified.principal.expires_at.plus(leeway) <= now {
+        if expires_at.plus(leeway) <= now {
             return Err(Refusal::Expired);
         }
-        if verified.not_before.is_some_and(|at| at > now.plus(leeway)) {
+        if not_before.is_some_and(|at| at > now.plus(leeway)) {
             return Err(Refusal::NotYet);
         }
         Ok(())
     }
 
     async fn decode(&self, token: &str) -> Result<Verified, Refusal> {
+        let (claims, _) = self.claims(token).await?;
+        self.read(&claims)
+    }
+
+    /// What a token says whose signature holds, and whether it was signed with the shared secret.
+    async fn claims(&self, token: &str) -> Result<(Value, bool), Refusal> {
         let header = header(token)?;
         if FORBIDDEN_HEADERS
             .iter()
@@ -158,11 +218,11 @@ impl Verifier {
             let key = keys.find(kid, algorithm).await?;
             signed(token, &key, algorithm)?
         };
-        self.read(&claims)
+        Ok((claims, is_symmetric))
     }
 
-    /// Reads what a token says, by the configured paths.
-    fn read(&self, claims: &Value) -> Result<Verified, Refusal> {
+    /// Checks what holds for every token, and reads whom it names.
+    fn named(&self, claims: &Value) -> Result<Named, Refusal> {
         let config = &self.0.config;
         if let Some(kind) = given(claims, "type") {
             // A refresh token is signed by the same issuer, and is good for nothing here.
@@ -189,6 +249,22 @@ impl Verifier {
         let subject = self
             .first(claims, &config.claims.subject, Refusal::Subject)?
             .ok_or(Refusal::Subject)?;
+        Ok(Named {
+            subject,
+            expires_at,
+            not_before,
+        })
+    }
+
+    /// Reads what a token says, by the configured paths.
+    fn read(&self, claims: &Value) -> Result<Verified, Refusal> {
+        let config = &self.0.config;
+        let Named {
+            subject,
+            expires_at,
+            not_before,
+        } = self.named(claims)?;
+        let issuer = claims.get("iss").and_then(Value::as_str);
         let tenant = match self.first(claims, &config.claims.tenant, Refusal::NoTenant)? {
             Some(name) => Some(name),
             None => issuer.and_then(|issuer| config.issuer_tenants.get(issuer).cloned()),
@@ -280,107 +356,6 @@ impl Verifier {
         audiences
             .filter_map(|audience| walk(claims, &path.replace("<audience>", audience)))
             .collect()
-    }
-}
-
-/// Follows a dotted path. Names may have dots themselves, as audiences and claims that are addresses do.
-fn walk<'a>(claims: &'a Value, path: &str) -> Option<&'a Value> {
-    if let Some(value) = given(claims, path) {
-        return Some(value);
-    }
-    path.match_indices('.').find_map(|(at, _)| {
-        let inner = claims.get(&path[..at]).filter(|v| v.is_object())?;
-        walk(inner, &path[at + 1..])
-    })
-}
-
-fn given<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
-    claims.get(name).filter(|value| !value.is_null())
-}
-
-fn header(token: &str) -> Result<Map<String, Value>, Refusal> {
-    let mut parts = token.split('.');
-    let (Some(header), Some(_), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Refusal::Malformed);
-    };
-    let header = URL_SAFE_NO_PAD
-        .decode(header)
-        .map_err(|_| Refusal::Malformed)?;
-    serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)
-}
-
-fn algorithm(name: &str) -> Result<Algorithm, Refusal> {
-    Ok(match name {
-        "HS256" => Algorithm::HS256,
-        "HS384" => Algorithm::HS384,
-        "HS512" => Algorithm::HS512,
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        "EdDSA" => Algorithm::EdDSA,
-        _ => return Err(Refusal::Algorithm),
-    })
-}
-
-/// The claims of a token whose signature holds. The library only verifies: its reading of claims gives up on members of
-/// another type than it expects, before we can say which one is wrong.
-fn signed(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Value, Refusal> {
-    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
-    let holds = jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, algorithm);
-    let holds = holds.map_err(|e| match e.kind() {
-        jsonwebtoken::errors::ErrorKind::Base64(_) => Refusal::Malformed,
-        jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => Refusal::Algorithm,
-        _ => Refusal::Signature,
-    })?;
-    if !holds {
-        return Err(Refusal::Signature);
-    }
-    let (_, claims) = message.split_once('.').ok_or(Refusal::Malformed)?;
-    let claims = URL_SAFE_NO_PAD
-        .decode(claims)
-        .map_err(|_| Refusal::Malformed)?;
-    let claims: Map<String, Value> =
-        serde_json::from_slice(&claims).map_err(|_| Refusal::Malformed)?;
-    Ok(Value::Object(claims))
-}
-
-/// A `NumericDate`: seconds since the epoch, perhaps with a fraction.
-fn time(value: Option<&Value>) -> Option<Timestamp> {
-    let number = value?.as_number()?;
-    if let Some(secs) = number.as_i64() {
-        return Some(Timestamp::from_secs(secs));
-    }
-    let secs = number
-        .as_f64()
-        .filter(|s| s.is_finite() && s.abs() < 1e12)?;
-    let fraction = Duration::try_from_secs_f64(secs.abs()).ok()?;
-    let zero = Timestamp::from_secs(0);
-    Some(if secs < 0.0 {
-        zero.minus(fraction)
-    } else {
-        zero.plus(fraction)
-    })
-}
-
-/// A text, or a whole number as one. Other numbers are read inexactly: two of them could become one text.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-fn texts(value: Option<&Value>) -> Vec<String> {
-    match value {
-        Some(Value::Array(all)) => all.iter().filter_map(text).collect(),
-        Some(one) => text(one).into_iter().collect(),
-        None => Vec::new(),
     }
 }
 

@@ -78,6 +78,10 @@ fn company(setting: &Setting) -> &'static [(&'static str, &'static str)] {
     match setting.key.as_str() {
         "tls.cert" => &[("TIDINGS_TLS_KEY", "key")],
         "tls.key" => &[("TIDINGS_TLS_CERT", "cert")],
+        "auth.local_users" => &[(
+            "TIDINGS_AUTH_JWT_SECRET",
+            "a secret of more than thirty-two bytes",
+        )],
         "limits.body" => &[("TIDINGS_LIMITS_EVENT", "2KiB")],
         _ => &[],
     }

@@ -78,6 +78,10 @@ fn settings_that_do_not_go_together_are_refused() {
             "same address",
         ),
         (
+            vec![("TIDINGS_AUTH_LOCAL_USERS", "true")],
+            "auth.jwt_secret is not set",
+        ),
+        (
             vec![("TIDINGS_NATS_URL", "nats://x")],
             "not part of this version",
         ),

@@ -15,6 +15,7 @@ pub(crate) mod status;
 pub(crate) mod streams;
 pub(crate) mod test_clock;
 pub(crate) mod tickets;
+pub(crate) mod users;
 
 use http::request::Parts;
 use tidings_core::auth::Principal;

@@ -86,3 +86,36 @@ proptest! {
         prop_assert_eq!(principal.tenant.as_str(), "t");
     }
 }
+
+#[tokio::test]
+async fn a_token_of_ours_is_identified_without_a_tenant_but_nothing_else_is() {
+    let bed = bed(true, true, false);
+    let sign = |changes: Value| token(Algorithm::HS256, None, "hs", &with(changes));
+    let none = sign(json!({ "tenant_id": "", "jti": "j" }));
+    let identity = bed.verifier.identify(&none).await.unwrap();
+    assert_eq!((&*identity.subject, identity.tenant), ("s", None));
+    assert_eq!(identity.token_id.as_deref(), Some("j"));
+    assert_eq!(identity.issued_at, Some(Timestamp::from_secs(NOW - 60)));
+    // The same token is no principal, whatever default there is.
+    assert_eq!(
+        bed.verifier.verify(&none).await.unwrap_err(),
+        Refusal::NoTenant
+    );
+    let whole = bed.verifier.identify(&sign(json!({}))).await.unwrap();
+    assert_eq!(whole.tenant.unwrap().as_str(), "t");
+    for (changes, refusal) in [
+        (json!({ "exp": NOW - 60 }), Refusal::Expired),
+        (json!({ "type": "refresh" }), Refusal::TokenType),
+        (json!({ "sub": null }), Refusal::Subject),
+        (json!({ "nbf": NOW + 60 }), Refusal::NotYet),
+    ] {
+        let refused = bed.verifier.identify(&sign(changes)).await;
+        assert_eq!(refused.unwrap_err(), refusal);
+    }
+    let foreign = token(Algorithm::ES256, Some("p256"), "p256", &claims());
+    assert!(bed.verifier.verify(&foreign).await.is_ok());
+    assert_eq!(
+        bed.verifier.identify(&foreign).await.unwrap_err(),
+        Refusal::Algorithm
+    );
+}

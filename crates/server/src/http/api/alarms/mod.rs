@@ -2,6 +2,7 @@
 
 pub(crate) mod alarm;
 mod body;
+mod denials;
 pub(crate) mod ingest;
 pub(crate) mod stream;
 pub(crate) mod tmf642;
@@ -20,6 +21,8 @@ use tidings_core::topic::Topic;
 pub(crate) use body::items;
 pub(crate) use body::{object, object_or_empty};
 
+pub(crate) use denials::Denials;
+
 use super::caller;
 use crate::app::App;
 use crate::http::problem::{Kind, Located, LocatedStep, Problem};
@@ -33,6 +36,9 @@ pub(crate) async fn caller_may(
     let principal = caller(app, parts).await?;
     if may(app, &principal, action) {
         return Ok(principal);
+    }
+    if !action.ends_with("_read") {
+        denials::tell(app, parts, &principal, action).await;
     }
     let detail = format!("the policy does not allow {action}");
     Err(Problem::new(Kind::Forbidden, &detail))
