@@ -10,7 +10,7 @@ mod sqlite;
 mod value;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -179,6 +179,15 @@ impl Db {
     #[must_use]
     pub fn is_postgres(&self) -> bool {
         matches!(self.0.target, Target::Postgres(_))
+    }
+
+    /// The embedded database's file.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match &self.0.target {
+            Target::Sqlite(path) => Some(path),
+            Target::Postgres(_) => None,
+        }
     }
 
     /// A connection of the caller's own. Blocks.

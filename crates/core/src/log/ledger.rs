@@ -11,7 +11,7 @@ use crate::cursor::Seq;
 use crate::topic::Topic;
 
 /// Events after which a note is due: so few that counting them again takes no time.
-const EVENTS: usize = 10_000;
+pub(super) const EVENTS: usize = 10_000;
 /// Time after which the next commit makes a note.
 const AGE: Duration = Duration::from_secs(1);
 

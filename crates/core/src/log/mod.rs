@@ -4,6 +4,7 @@
 //! answers everybody, and then lets the events be seen. Readers page through what is committed.
 //!
 //! - `committer`: the thread, group commit, savepoints, failure
+//! - `journal`: a short log in front of the embedded database, for publishes that bring nothing but their events
 //! - `store`: the SQL of the log
 //! - `ledger`: what the committer notes in the database now and then
 //! - `boot`: epochs, and how a restored database is noticed
@@ -13,6 +14,7 @@
 mod boot;
 mod committer;
 pub mod dead_letter;
+mod journal;
 mod ledger;
 pub mod store;
 mod trim;
@@ -65,6 +67,14 @@ pub struct TenantLog {
     pub epoch: Epoch,
     head: AtomicU64,
     trimmed: AtomicU64,
+    tail: RwLock<Tail>,
+}
+
+/// The end of a log: how far the database has it, and the events beyond, which are durable in the journal.
+#[derive(Debug)]
+struct Tail {
+    stored: Seq,
+    events: Vec<(Seq, Event)>,
 }
 
 impl TenantLog {
@@ -78,6 +88,32 @@ impl TenantLog {
     #[must_use]
     pub fn trimmed(&self) -> Seq {
         self.trimmed.load(Ordering::Acquire)
+    }
+
+    /// Between two places: how far the database has the events, and those that it has not.
+    fn tail(&self, after: Seq, head: Seq) -> Tail {
+        let tail = self.tail.read();
+        let wanted = |(seq, _): &&(Seq, Event)| *seq > after && *seq <= head;
+        Tail {
+            stored: tail.stored.min(head),
+            events: tail.events.iter().filter(wanted).cloned().collect(),
+        }
+    }
+
+    /// Adds events that are durable in the journal. They are seen once the head has moved.
+    fn push_tail(&self, events: impl IntoIterator<Item = (Seq, Event)>) {
+        self.tail.write().events.extend(events);
+    }
+
+    /// The database has all events up to a place. Said before the head moves there.
+    fn clear_tail(&self, stored: Seq) {
+        let mut tail = self.tail.write();
+        tail.stored = tail.stored.max(stored);
+        tail.events.retain(|(seq, _)| *seq > stored);
+    }
+
+    fn move_head(&self, head: Seq) {
+        self.head.store(head, Ordering::Release);
     }
 
     /// The cursor of a place in this log.
@@ -182,6 +218,17 @@ struct Shared {
     health: Arc<RwLock<Option<String>>>,
 }
 
+/// The logs of a database as they stand on the disk, for who reads them beside a server or without one, with a connection
+/// to read them by. Blocks.
+pub fn on_disk(db: &Db) -> Result<(Conn, Vec<TenantLog>), DbError> {
+    // First the journal: what it held then and holds no more, the database has.
+    let left = journal::read(db)?;
+    let mut conn = db.connect()?;
+    let mut logs = store::committed_tenants(&mut conn)?;
+    journal::overlay(&mut logs, &left);
+    Ok((conn, logs))
+}
+
 /// The log. Cheap to clone.
 #[derive(Clone)]
 pub struct Log(Arc<Shared>);
@@ -198,10 +245,13 @@ impl Log {
     /// Opens the log on a database whose schema is up to date, and starts its committer thread. Blocks.
     pub fn open(db: Db, hub: Hub, clock: Clock, config: LogConfig) -> Result<Self, DbError> {
         let mut conn = db.connect()?;
-        boot::mark(&mut conn, config.boot_file.as_deref())?;
+        let left = journal::read(&db)?;
         conn.batch("BEGIN")?;
+        journal::recover(&mut conn, &left)?;
         store::catch_up(&mut conn)?;
         conn.batch("COMMIT")?;
+        // Afterwards: the epochs may change, and what the journal holds goes with the old ones.
+        boot::mark(&mut conn, config.boot_file.as_deref())?;
         let tenants: HashMap<_, _> = store::tenants(&mut conn)?
             .into_iter()
             .map(|t| (t.tenant.clone(), Arc::new(t)))

@@ -2,7 +2,9 @@
 //!
 //! The rules of the game: what was synced stands. Of what was written since, each sector is there or not, in any order,
 //! or torn. SQLite syncs the write-ahead log at each commit, and before it copies pages from there into the database; it
-//! syncs the database before it starts the write-ahead log over, whose header it syncs before it writes what follows.
+//! syncs the database before it starts the write-ahead log over, whose header it syncs before it writes what follows. The
+//! journal is synced after each record, and started over when the database has what it held. What is written beside synced
+//! bytes of the same sector leaves those alone, as SQLite takes for granted too.
 
 use std::fs;
 use std::ops::Range;
@@ -19,6 +21,7 @@ pub(crate) struct Disk {
     pub(crate) db: Vec<u8>,
     pub(crate) wal: Vec<u8>,
     pub(crate) shm: Vec<u8>,
+    pub(crate) journal: Vec<u8>,
     pub(crate) boot: Vec<u8>,
 }
 
@@ -29,6 +32,7 @@ impl Disk {
             db: file("tidings.db"),
             wal: file("tidings.db-wal"),
             shm: file("tidings.db-shm"),
+            journal: file("tidings.db-pending"),
             boot: file("boot"),
         }
     }
@@ -38,6 +42,7 @@ impl Disk {
             ("tidings.db", &self.db),
             ("tidings.db-wal", &self.wal),
             ("tidings.db-shm", &self.shm),
+            ("tidings.db-pending", &self.journal),
             ("boot", &self.boot),
         ] {
             if !bytes.is_empty() {
@@ -50,7 +55,20 @@ impl Disk {
 /// What a crash may leave between two times at which all was synced, and how it came about.
 pub(crate) fn crash(rng: &mut fastrand::Rng, before: &Disk, after: &Disk) -> (Disk, String) {
     let header = |disk: &Disk| disk.wal.get(..WAL_HEADER).map(<[u8]>::to_vec);
-    let (db, wal, damage) = if before.wal == after.wal {
+    let is_journaled = before.journal != after.journal && !before.journal.is_empty();
+    let is_committed = before.wal != after.wal || before.db != after.db;
+    let mut journal = before.journal.clone();
+    let (db, wal, damage) = if is_journaled && (!is_committed || rng.bool()) {
+        // What the database took in was synced before the journal went on.
+        let (whole, synced) = (before.journal.len(), synced_records(before, after));
+        let (torn, damage) = tear(rng, &before.journal, &after.journal, synced, whole);
+        journal = torn;
+        (
+            after.db.clone(),
+            after.wal.clone(),
+            format!("journal: {damage}"),
+        )
+    } else if before.wal == after.wal {
         let (db, damage) = tear(rng, &before.db, &after.db, 0, before.db.len());
         let wal = after.wal.clone();
         (db, wal, format!("database: {damage}"))
@@ -82,6 +100,7 @@ pub(crate) fn crash(rng: &mut fastrand::Rng, before: &Disk, after: &Disk) -> (Di
     let mut disk = Disk {
         db,
         wal,
+        journal,
         boot: after.boot.clone(),
         ..Disk::default()
     };
@@ -110,6 +129,28 @@ pub(crate) fn crash(rng: &mut fastrand::Rng, before: &Disk, after: &Disk) -> (Di
 pub(crate) fn synced(before: &[u8], after: &[u8]) -> usize {
     let same = before.iter().zip(after).take_while(|(a, b)| a == b).count();
     WAL_HEADER + same.saturating_sub(WAL_HEADER) / WAL_FRAME * WAL_FRAME
+}
+
+/// The length up to which a journal was synced before more was appended: the records that it had, where they still stand.
+fn synced_records(before: &Disk, after: &Disk) -> usize {
+    let number = |at: usize, length: usize| {
+        let bytes = before.journal.get(at..at + length)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |n, byte| n << 8 | u64::from(*byte)),
+        )
+    };
+    let generation = number(8, 8);
+    let mut end = 0;
+    while let (Some(length), true) = (number(end, 4), number(end + 8, 8) == generation)
+        && length > 0
+    {
+        end += 16 + usize::try_from(length).unwrap();
+    }
+    let stands = before.journal[..end] == after.journal[..end];
+    if stands { end } else { 0 }
 }
 
 /// Writes a part of what changed between two contents of a file. Bytes before `from` are never touched, and no file gets

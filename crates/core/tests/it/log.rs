@@ -5,7 +5,9 @@ use std::time::Duration;
 use tidings_core::db::DbError;
 use tidings_core::event::{EventId, NewEvent};
 use tidings_core::hub::Rights;
-use tidings_core::log::{AppendError, Batch, Idempotency, PublishError, WriteError, store};
+use tidings_core::log::{
+    AppendError, Batch, Idempotency, PublishError, WriteError, on_disk, store,
+};
 use tidings_core::retention::{Keep, TopicRule, TopicRules};
 use tidings_core::topic::Pattern;
 
@@ -172,8 +174,47 @@ on_each_backend! {
         for n in 0..3 {
             core.publish(&a, vec![event("x", n)]).await;
         }
-        let seen = core.log.db().read(|conn| Ok(store::committed_tenants(conn)?.iter().map(|log| log.head()).collect::<Vec<_>>()));
-        assert_eq!(seen.await.unwrap(), [3]);
+        let db = core.log.db().clone();
+        let seen = tokio::task::spawn_blocking(move || {
+            let (mut conn, logs) = on_disk(&db).unwrap();
+            let page = store::page(&mut conn, &logs[0], 1, &patterns(&["x"]), 9, &|_| true).unwrap();
+            (logs[0].head(), page.events.len(), page.end.is_end)
+        });
+        assert_eq!(seen.await.unwrap(), (3, 2, true));
+    }
+}
+
+on_each_backend! {
+    async fn pages_are_the_same_before_and_after_events_are_in_the_database(bed: Bed) {
+        let core = bed.open(TopicRules::default()).await;
+        let a = tenant("a");
+        for n in 0..6 {
+            core.publish(&a, vec![event("x", n), event("y", n)]).await;
+        }
+        core.log.flush().await;
+        for n in 6..10 {
+            core.publish(&a, vec![event("y", n), event("x", n), event("z/1", n)]).await;
+        }
+        let pages = async || {
+            let mut pages = Vec::new();
+            for wanted in [&["x"][..], &["x", "y"], &["**"], &["z/*", "x"], &["none"]] {
+                for (after, limit) in (0..=24).flat_map(|after| [(after, 1), (after, 3), (after, 100)]) {
+                    let page = core.read(&a, after, &patterns(wanted), limit).await;
+                    let seqs: Vec<_> = page.events.iter().map(|e| (e.seq, e.json.clone(), e.data_at)).collect();
+                    // Where a page that is full ends does not matter, only that nothing between is left out.
+                    pages.push((seqs, page.end.is_end.then_some(page.end.next)));
+                }
+            }
+            pages
+        };
+        let before = pages().await;
+        core.log.flush().await;
+        let after = pages().await;
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before.0, after.0);
+        }
+        let last = |pages: &[(Vec<_>, Option<u64>)]| pages.iter().filter_map(|p| p.1).max();
+        assert_eq!((last(&before), last(&after)), (Some(24), Some(24)));
     }
 }
 

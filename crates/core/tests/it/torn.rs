@@ -215,6 +215,73 @@ async fn the_check_finds_what_no_crash_may_do() {
         check(&disk, copied).await.is_err(),
         "the write-ahead log is lost before it was copied"
     );
+    let journaled = steps
+        .iter()
+        .rfind(|step| {
+            step.before.journal != step.after.journal && step.before.wal == step.after.wal
+        })
+        .unwrap();
+    let mut disk = Disk {
+        shm: Vec::new(),
+        ..journaled.after.clone()
+    };
+    assert!(check(&disk, journaled).await.is_ok());
+    disk.journal[100] ^= 1;
+    let after = Step {
+        act: None,
+        before: Disk::default(),
+        after: Disk::default(),
+        states: journaled.states.last().cloned().into_iter().collect(),
+    };
+    assert!(
+        check(&disk, &after).await.is_err(),
+        "a synced record is torn"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_beside_another_database_says_nothing() {
+    let bed = fresh();
+    let core = bed.open(rules()).await;
+    let a = tenant("a");
+    core.publish(&a, vec![event("x/1", 1)]).await;
+    core.log.flush().await;
+    let copy = Disk::read(bed.folder());
+    for n in 0..3 {
+        core.publish(&a, vec![event("x/1", n)]).await;
+        core.log.flush().await;
+    }
+    core.publish(&a, vec![event("x/1", 9)]).await;
+    let now = Disk::read(bed.folder());
+    assert_ne!(now.journal, copy.journal);
+    for (what, disk, head) in [
+        ("the one it was written for", now.clone(), 5),
+        (
+            "an older copy",
+            Disk {
+                journal: now.journal.clone(),
+                ..copy
+            },
+            1,
+        ),
+    ] {
+        let bed = fresh();
+        Disk {
+            shm: Vec::new(),
+            ..disk
+        }
+        .write(bed.folder());
+        let core = bed.open(rules()).await;
+        assert_eq!(core.log.tenant(&a).await.unwrap().head(), head, "{what}");
+    }
+    let bed = fresh();
+    std::fs::write(bed.folder().join("tidings.db-pending"), &now.journal).unwrap();
+    let core = bed.open(rules()).await;
+    assert_eq!(
+        core.log.tenant(&a).await.unwrap().head(),
+        0,
+        "a new database"
+    );
 }
 
 /// Between two starts the mark in the database and the one beside it change in turn: whatever a crash leaves of that, it is

@@ -225,8 +225,7 @@ async fn from_folder(
 ) -> Result<ExitCode, Failure> {
     let read = tokio::task::spawn_blocking(move || {
         let db = Db::open(Target::Sqlite(db)).map_err(Failure::failed)?;
-        let mut conn = db.connect().map_err(Failure::failed)?;
-        let logs = store::committed_tenants(&mut conn).map_err(Failure::failed)?;
+        let (mut conn, logs) = tidings_core::log::on_disk(&db).map_err(Failure::failed)?;
         let length = logs.iter().map(|log| log.head()).sum();
         let (mut lines, mut before) = (Lines::open(out.as_deref(), Some(length))?, 0);
         for log in logs {

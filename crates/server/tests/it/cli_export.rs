@@ -401,7 +401,9 @@ fn a_restored_database_is_noticed() {
     server.publish(&admin(), "x", &json!("in the copy"));
     let (folder, setup) = server.kill();
     let copy = folder.path().join("copy.db");
-    for (from, to) in [("tidings.db", "copy.db"), ("tidings.db-wal", "copy.db-wal")] {
+    let pairs = ["db", "db-wal", "db-pending"]
+        .map(|name| (format!("tidings.{name}"), format!("copy.{name}")));
+    for (from, to) in &pairs {
         if folder.path().join(from).exists() {
             std::fs::copy(folder.path().join(from), folder.path().join(to)).unwrap();
         }
@@ -409,10 +411,9 @@ fn a_restored_database_is_noticed() {
     let server = Server::start(folder, setup);
     let lost = server.publish(&admin(), "x", &json!("after the copy"));
     let (folder, setup) = server.kill();
-    for name in ["tidings.db", "tidings.db-wal", "tidings.db-shm"] {
-        let _ = std::fs::remove_file(folder.path().join(name));
-    }
-    for (from, to) in [("copy.db", "tidings.db"), ("copy.db-wal", "tidings.db-wal")] {
+    let _ = std::fs::remove_file(folder.path().join("tidings.db-shm"));
+    for (to, from) in &pairs {
+        let _ = std::fs::remove_file(folder.path().join(to));
         if folder.path().join(from).exists() {
             std::fs::rename(folder.path().join(from), folder.path().join(to)).unwrap();
         }

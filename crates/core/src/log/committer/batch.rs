@@ -31,6 +31,8 @@ pub(super) struct Batch {
     pub(super) ids: Ids,
     pub(super) answers: Vec<Answer<()>>,
     pub(super) bytes: usize,
+    /// How many are stored with it.
+    pub(super) events: usize,
     /// Whether what topics hold must be written down with it.
     pub(super) is_note_wanted: bool,
 }
@@ -53,20 +55,18 @@ impl Batch {
                 continue;
             }
             fresh.head += 1;
-            let key = store::key(log.number, fresh.head);
+            let row = NewRow::new(log, fresh.head, self.now, event);
+            let event = &row.event;
             if let Some(identity) = &event.identity {
                 self.ids.insert(
                     (log.number, identity.source.clone(), event.id.to_string()),
-                    (key, identity.content.clone()),
+                    (row.key, identity.content.clone()),
                 );
             }
             self.bytes += event.json.len();
+            self.events += 1;
             fresh.events.push((fresh.head, event.clone()));
-            self.rows.push(NewRow {
-                key,
-                number: log.number,
-                event,
-            });
+            self.rows.push(row);
             last = Some(fresh.head);
         }
         last

@@ -3,15 +3,19 @@
 //! - `job`: what callers hand over, and how each is answered
 //! - `pace`: how many one commit takes, and how long it waits for them
 //! - `batch`: one transaction in the making
+//! - `pending`: what is durable in the journal and not in the database yet
+//! - `storer`: the thread that brings it there
 
 mod batch;
 mod job;
 mod pace;
+mod pending;
+mod storer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,8 +23,9 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::journal::Journal;
 use super::ledger::Ledger;
-use super::store;
+use super::store::{self, NewRow};
 use super::{Idempotency, PublishError, Published, TenantLog};
 use crate::clock::Clock;
 use crate::db::{Conn, Db, DbError};
@@ -33,6 +38,8 @@ use job::Answer;
 pub use job::Tx;
 pub(super) use job::{Job, PublishJob, WriteJob, maintain};
 use pace::{Pace, gather};
+use pending::Pending;
+use storer::Storer;
 
 /// Bytes of the write-ahead log, as far as they can be known, after which it is copied into the database, on a thread of
 /// its own. A log that starts over in its own place soon is worth more than few copies: where the file grows, every sync
@@ -58,6 +65,7 @@ pub(super) struct Committer {
     unchecked_bytes: usize,
     broken_since: Option<Instant>,
     ledger: Ledger,
+    pending: Pending,
     /// Set after a failure: the stored heads may not be the known ones.
     is_doubtful: bool,
     runtime: Option<Handle>,
@@ -85,6 +93,7 @@ impl Committer {
             is_copied: Arc::default(),
             unchecked_bytes: 0,
             ledger: Ledger::new(),
+            pending: Pending::new(None),
             broken_since: None,
             is_doubtful: false,
             runtime: Handle::try_current().ok(),
@@ -93,9 +102,12 @@ impl Committer {
         }
     }
 
-    /// Starts the committer's thread, and on SQLite the checkpointer's. Both end when the log is dropped.
+    /// Starts the committer's thread, and on SQLite the storer's and the checkpointer's. They end when the log is dropped.
     pub(super) fn start(mut self, jobs: Receiver<Job>) -> Result<(), DbError> {
         let failed = |e: std::io::Error| DbError::Unavailable(format!("no thread: {e}"));
+        if let Some(journal) = Journal::open(&self.db)? {
+            self.pending = Pending::new(Some((journal, Storer::start(&self.db)?)));
+        }
         if !self.db.is_postgres() {
             let (wake, woken) = std::sync::mpsc::sync_channel(1);
             let (mut conn, is_copied) = (self.db.connect()?, self.is_copied.clone());
@@ -119,13 +131,39 @@ impl Committer {
 
     fn run(&mut self, jobs: &Receiver<Job>) {
         let mut pace = Pace::default();
-        while let Ok(first) = jobs.recv() {
-            let batch = gather(jobs, first, &pace);
-            let (count, started) = (batch.len(), Instant::now());
-            self.commit(batch);
-            pace.learn(count, started.elapsed());
+        loop {
+            let first = match self.pending.time_left() {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(left) => jobs.recv_timeout(left),
+            };
+            match first {
+                Ok(first) => {
+                    let batch = gather(jobs, first, &pace);
+                    let (count, started) = (batch.len(), Instant::now());
+                    self.commit(batch);
+                    pace.learn(count, started.elapsed());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let stored = self.pending.go_on();
+            self.take_note(&stored);
             self.checkpoint();
         }
+        let stored = self.pending.recall();
+        self.take_note(&stored);
+        if !self.pending.rows.is_empty() {
+            self.commit(Vec::new());
+        }
+    }
+
+    /// Of what the storer has done.
+    fn take_note(&mut self, stored: &[NewRow]) {
+        if !stored.is_empty() {
+            self.ledger.add(stored);
+            self.unchecked_bytes += bytes_of(stored) + COMMIT_BYTES;
+        }
+        self.is_doubtful |= self.pending.is_refused();
     }
 
     fn commit(&mut self, jobs: Vec<Job>) {
@@ -137,24 +175,31 @@ impl Committer {
             ids: HashMap::new(),
             answers: Vec::new(),
             bytes: 0,
+            events: 0,
             is_note_wanted: self.db.is_postgres(),
         };
-        let result = self.transact(jobs, &mut batch);
+        let result = if !self.is_doubtful && self.pending.takes(&jobs) {
+            self.journal(jobs, &mut batch)
+        } else {
+            self.transact(jobs, &mut batch)
+        };
         match &result {
             Ok(()) => {
                 if self.health.write().take().is_some() {
                     tracing::info!("the log stores again");
                 }
                 for fresh in batch.fresh.values() {
-                    fresh.log.head.store(fresh.head, Ordering::Release);
+                    fresh.log.move_head(fresh.head);
                 }
-                self.unchecked_bytes += batch.bytes + COMMIT_BYTES;
-                self.seconds.record(started.elapsed());
-                let events = u32::try_from(batch.rows.len()).unwrap_or(u32::MAX);
-                self.events.record(f64::from(events));
+                if batch.events > 0 {
+                    self.seconds.record(started.elapsed());
+                    let events = u32::try_from(batch.events).unwrap_or(u32::MAX);
+                    self.events.record(f64::from(events));
+                }
             }
             Err(e) => {
                 self.is_doubtful = true;
+                self.pending.refused();
                 let _ = self.conn.command("ROLLBACK");
                 if self.health.write().replace(e.to_string()).is_none() {
                     tracing::error!(error = %e, "the log cannot store");
@@ -185,8 +230,21 @@ impl Committer {
         }
     }
 
-    /// Everything of one transaction. An error means that none of it happened.
+    /// Makes publishes durable that bring nothing but their events.
+    fn journal(&mut self, jobs: Vec<Job>, batch: &mut Batch) -> Result<(), DbError> {
+        for job in jobs {
+            self.run_job(job, batch, Ok(()))?;
+        }
+        if batch.rows.is_empty() || self.pending.keep(&mut batch.rows, &batch.fresh)? {
+            return Ok(());
+        }
+        self.transact(Vec::new(), batch)
+    }
+
+    /// Everything of one transaction. An error means that none of it happened. What is durable already comes first.
     fn transact(&mut self, jobs: Vec<Job>, batch: &mut Batch) -> Result<(), DbError> {
+        let stored = self.pending.recall();
+        self.take_note(&stored);
         let ready = self.reconnect().and_then(|()| {
             self.conn.command(if self.db.is_postgres() {
                 "BEGIN"
@@ -194,7 +252,10 @@ impl Committer {
                 "BEGIN IMMEDIATE"
             })
         });
-        let mut result = ready;
+        let mut result = ready.and_then(|()| {
+            self.ledger.add(&self.pending.rows);
+            store::insert(&mut self.conn, &self.pending.rows)
+        });
         for job in jobs {
             // After the first failure the rest is only answered.
             if let Err(e) = self.run_job(job, batch, result.clone()) {
@@ -203,7 +264,7 @@ impl Committer {
         }
         result?;
         if !batch.rows.is_empty() {
-            store::insert(&mut self.conn, &batch.rows, batch.now)?;
+            store::insert(&mut self.conn, &batch.rows)?;
             self.ledger.add(&batch.rows);
         }
         let is_noted = !self.ledger.is_empty() && (batch.is_note_wanted || self.ledger.is_due());
@@ -213,6 +274,11 @@ impl Committer {
         self.conn.command("COMMIT")?;
         if is_noted {
             self.ledger = Ledger::new();
+        }
+        self.unchecked_bytes += batch.bytes + bytes_of(&self.pending.rows) + COMMIT_BYTES;
+        self.pending.stored();
+        for fresh in batch.fresh.values() {
+            fresh.log.clear_tail(fresh.head);
         }
         Ok(())
     }
@@ -421,8 +487,10 @@ impl Committer {
         let known = self.tenants.read().clone();
         for stored in store::tenants(&mut self.conn)? {
             let ahead = |log: &&Arc<TenantLog>| log.head() < stored.head();
+            self.pending.forget(stored.number, stored.head());
             if let Some(log) = known.get(&stored.tenant).filter(ahead) {
-                log.head.store(stored.head(), Ordering::Release);
+                log.clear_tail(stored.head());
+                log.move_head(stored.head());
                 self.hub.skip_to(log, stored.head());
             }
         }
@@ -444,6 +512,10 @@ impl Committer {
             let _ = checkpointer.try_send(());
         }
     }
+}
+
+fn bytes_of(rows: &[NewRow]) -> usize {
+    rows.iter().map(|row| row.event.json.len()).sum()
 }
 
 /// Copies the write-ahead log into the database as far as no reader stands in the way.

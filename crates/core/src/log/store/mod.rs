@@ -8,7 +8,9 @@ mod write;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicU64;
 
-use super::TenantLog;
+use parking_lot::RwLock;
+
+use super::{Tail, TenantLog};
 use crate::cursor::{Epoch, Seq};
 use crate::db::{Conn, DbError, RowRef};
 use crate::tenant::Tenant;
@@ -221,9 +223,74 @@ fn walk(
     admits: &dyn Fn(&str) -> bool,
     each: &mut dyn FnMut(LoggedRef<'_>),
 ) -> Result<PageEnd, DbError> {
-    // Taken before the rows are read: all up to it is committed. What is committed beyond it is not there yet for anybody:
+    // Taken before anything is read: all up to it is committed. What is committed beyond it is not there yet for anybody:
     // a reader that had it could come back with a cursor that the log does not know.
     let head = log.head();
+    let tail = log.tail(after, head);
+    let (mut taken, mut bytes) = (0, 0);
+    let mut counted = |row: LoggedRef<'_>| {
+        (taken, bytes) = (taken + 1, bytes + row.json.len());
+        each(row);
+    };
+    let mut end = PageEnd {
+        next: after,
+        is_end: true,
+        gap: None,
+    };
+    if after < tail.stored {
+        end = walk_rows(
+            conn,
+            log,
+            tail.stored,
+            after,
+            patterns,
+            limit,
+            admits,
+            &mut counted,
+        )?;
+    }
+    if !end.is_end {
+        return Ok(end);
+    }
+    for (seq, event) in &tail.events {
+        if taken >= limit || bytes >= PAGE_BYTES {
+            return Ok(PageEnd {
+                is_end: false,
+                ..end
+            });
+        }
+        end.next = *seq;
+        let topic = event.topic.as_str();
+        if patterns.matches(topic) && admits(topic) {
+            (taken, bytes) = (taken + 1, bytes + event.json.len());
+            each(LoggedRef {
+                seq: *seq,
+                topic,
+                kind: event.kind.as_str(),
+                json: &event.json,
+                data_at: event.data_at,
+            });
+        }
+    }
+    end.next = end.next.max(head);
+    Ok(end)
+}
+
+/// Reads what the database has of it, up to `head`.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a page's request, and where it ends"
+)]
+fn walk_rows(
+    conn: &mut Conn,
+    log: &TenantLog,
+    head: Seq,
+    after: Seq,
+    patterns: &Patterns,
+    limit: usize,
+    admits: &dyn Fn(&str) -> bool,
+    each: &mut dyn FnMut(LoggedRef<'_>),
+) -> Result<PageEnd, DbError> {
     match patterns.as_topics() {
         Some(topics) => {
             let topics: Vec<_> = topics.into_iter().filter(|t| admits(t.as_str())).collect();
@@ -417,12 +484,16 @@ fn gap(
 pub fn oldest(conn: &mut Conn, log: &TenantLog) -> Result<Seq, DbError> {
     const SQL: &str = "SELECT key FROM events WHERE key > $1 AND key <= $2 ORDER BY key LIMIT 1";
     let head = log.head();
+    let tail = log.tail(0, head);
     let first = conn.row(
         SQL,
         &[key(log.number, 0).into(), key(log.number, Seq::MAX).into()],
         |row| row.int(0),
     )?;
-    Ok(first.map_or(head, |key| seq_of(key).saturating_sub(1)))
+    let first = first
+        .map(seq_of)
+        .or(tail.events.first().map(|(seq, _)| *seq));
+    Ok(first.map_or(head, |first| first.saturating_sub(1)))
 }
 
 /// Bytes of event JSON that a tenant's log holds.
@@ -447,10 +518,11 @@ pub fn tenants(conn: &mut Conn) -> Result<Vec<TenantLog>, DbError> {
 
 /// The same, each with the head that its events say: the stored one lies behind while a server runs, and after a crash.
 pub fn committed_tenants(conn: &mut Conn) -> Result<Vec<TenantLog>, DbError> {
-    let mut logs = tenants(conn)?;
-    for log in &mut logs {
+    let logs = tenants(conn)?;
+    for log in &logs {
         if let Some(last) = write::last_after(conn, log.number, log.head())? {
-            *log.head.get_mut() = last;
+            log.clear_tail(last);
+            log.move_head(last);
         }
     }
     Ok(logs)
@@ -462,12 +534,17 @@ pub(super) fn find_tenant(conn: &mut Conn, tenant: &Tenant) -> Result<Option<Ten
 }
 
 fn tenant_log(row: RowRef<'_>) -> Result<TenantLog, DbError> {
+    let head = count(row.int(3)?);
     Ok(TenantLog {
         tenant: Tenant::new(row.text(1)?).map_err(|e| DbError::Fault(e.to_string()))?,
         number: row.int(0)?,
         epoch: Epoch::stored(row.text(2)?),
-        head: AtomicU64::new(count(row.int(3)?)),
+        head: AtomicU64::new(head),
         trimmed: AtomicU64::new(count(row.int(4)?.max(row.int(5)?))),
+        tail: RwLock::new(Tail {
+            stored: head,
+            events: Vec::new(),
+        }),
     })
 }
 

@@ -99,40 +99,53 @@ pub(in crate::log) fn note(conn: &mut Conn, ledger: &Ledger) -> Result<(), DbErr
 pub(in crate::log) struct NewRow {
     pub(in crate::log) key: i64,
     pub(in crate::log) number: i64,
+    pub(in crate::log) stored_at: Timestamp,
     pub(in crate::log) event: Event,
 }
 
+impl NewRow {
+    /// An event at a place in a tenant's log.
+    pub(in crate::log) fn new(
+        log: &TenantLog,
+        seq: Seq,
+        stored_at: Timestamp,
+        event: Event,
+    ) -> Self {
+        Self {
+            key: key(log.number, seq),
+            number: log.number,
+            stored_at,
+            event,
+        }
+    }
+}
+
 /// Stores events and their ids.
-pub(in crate::log) fn insert(
-    conn: &mut Conn,
-    rows: &[NewRow],
-    now: Timestamp,
-) -> Result<(), DbError> {
-    insert_events(conn, rows, now)?;
+pub(in crate::log) fn insert(conn: &mut Conn, rows: &[NewRow]) -> Result<(), DbError> {
+    insert_events(conn, rows)?;
     insert_ids(conn, rows)
 }
 
-fn insert_events(conn: &mut Conn, rows: &[NewRow], now: Timestamp) -> Result<(), DbError> {
-    let stored_at = now.as_micros();
+fn insert_events(conn: &mut Conn, rows: &[NewRow]) -> Result<(), DbError> {
     match conn {
         Conn::Sqlite(it) => it.insert(
             "INSERT INTO events (key, topic, type, stored_at, data_at, json) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             rows.iter().map(|r| {
                 let event = &r.event;
-                (r.key, event.topic.as_str(), event.kind.as_str(), stored_at, number_of(event.data_at), &*event.json)
+                (r.key, event.topic.as_str(), event.kind.as_str(), r.stored_at.as_micros(), number_of(event.data_at), &*event.json)
             }),
         ),
         Conn::Postgres(it) => {
             let keys: Vec<i64> = rows.iter().map(|r| r.key).collect();
             let topics: Vec<&str> = rows.iter().map(|r| r.event.topic.as_str()).collect();
             let kinds: Vec<&str> = rows.iter().map(|r| r.event.kind.as_str()).collect();
+            let stored_ats: Vec<i64> = rows.iter().map(|r| r.stored_at.as_micros()).collect();
             let data_ats: Vec<i64> = rows.iter().map(|r| number_of(r.event.data_at)).collect();
             let jsons: Vec<&str> = rows.iter().map(|r| &*r.event.json).collect();
             it.execute_arrays(
                 "INSERT INTO events (key, topic, type, stored_at, data_at, json) \
-                 SELECT u.key, u.topic, u.type, $6, u.data_at, u.json \
-                 FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS u (key, topic, type, data_at, json)",
-                &[&keys, &topics, &kinds, &data_ats, &jsons, &stored_at],
+                 SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])",
+                &[&keys, &topics, &kinds, &stored_ats, &data_ats, &jsons],
             )
         }
     }
