@@ -6,6 +6,7 @@ use std::path::Path;
 const ALLOWED: [&str; 11] = [
     "aws-lc-rs",
     "fastrand",
+    "foldhash",
     "metrics",
     "parking_lot",
     "serde",
