@@ -42,7 +42,7 @@ impl Invalid {
 }
 
 /// Why the module did not do as asked. Nothing is stored.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The input is wrong: the members that are, at least one.
     #[error("the input is wrong")]

@@ -221,6 +221,28 @@ impl Reading {
         })
     }
 
+    /// An object in the object that must be there.
+    pub fn object<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.required(name, Ok)?;
+        self.inside(value, [Step::Member(name.to_owned())], read)
+    }
+
+    /// A list of objects, at most `most`, that must be there.
+    pub fn objects<T>(
+        &mut self,
+        name: &str,
+        most: usize,
+        read: impl Fn(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.required(name, Ok)?;
+        self.members.insert(name.to_owned(), value);
+        self.optional_objects(name, most, read)
+    }
+
     /// An object in the object, where it is there.
     pub fn optional_object<T>(
         &mut self,

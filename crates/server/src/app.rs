@@ -29,6 +29,7 @@ use crate::http::entry::Entry;
 use crate::http::problem::{Kind, Problem};
 use crate::http::tls::{Certificates, TlsError};
 use crate::transport::Transports;
+use crate::transport::board::Boards;
 use crate::transport::connections::Connections;
 use crate::transport::frame::Reason;
 
@@ -106,6 +107,8 @@ pub(crate) struct Parts {
     pub(crate) transports: Transports,
     /// The alarms module.
     pub(crate) alarms: Alarms,
+    /// The newest alarms of each tenant that is watched.
+    pub(crate) boards: Boards,
     /// This node's name.
     pub(crate) node: String,
     /// When it started.
@@ -248,8 +251,10 @@ impl App {
         )
         .map_err(StartError::io("the writer threads"))?;
         let watching = policies.watch()?;
+        let alarms = Alarms::new(log.clone(), clock.clone(), config.alarms.clone());
         let parts = Parts {
-            alarms: Alarms::new(log.clone(), clock.clone(), config.alarms.clone()),
+            boards: Boards::new(alarms.clone(), hub.clone(), tasks.clone()),
+            alarms,
             denials: Denials::default(),
             door: Door::default(),
             tickets: Tickets::new(clock.clone(), sealer),
@@ -407,6 +412,8 @@ impl App {
 
     /// What the modules do by themselves, a task each. Each sets `tidings_worker_lag_events{worker}`.
     fn spawn_module_workers(&self) {
+        let alarms = self.alarms.clone();
+        self.spawn(async move { alarms.run_due().await });
         let app = self.clone();
         self.spawn(async move { app.watch_cells().await });
     }

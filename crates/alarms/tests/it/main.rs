@@ -8,5 +8,9 @@
     reason = "a test stops where something is not as it should be"
 )]
 
+mod alarm;
+mod customer;
+mod incident;
 mod network;
+mod quiet;
 mod support;

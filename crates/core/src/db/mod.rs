@@ -81,6 +81,40 @@ impl Conn {
         on!(self, it => it.execute(sql, params))
     }
 
+    /// Inserts many rows of one shape: `insert` ends before VALUES, `conflict` follows them and may be empty. SQLite runs one
+    /// prepared statement row by row; PostgreSQL takes many rows a statement.
+    pub fn insert_rows(
+        &mut self,
+        insert: &str,
+        rows: &[Vec<Value<'_>>],
+        conflict: &str,
+    ) -> Result<(), DbError> {
+        let Some(columns) = rows.first().map(Vec::len) else {
+            return Ok(());
+        };
+        match self {
+            Self::Sqlite(it) => {
+                let holes: Vec<_> = (1..=columns).map(|at| format!("?{at}")).collect();
+                let sql = format!("{insert} VALUES ({}) {conflict}", holes.join(", "));
+                it.insert(&sql, rows.iter().map(rusqlite::params_from_iter))
+            }
+            Self::Postgres(it) => {
+                let mut left = rows;
+                // Few sizes, so that few statements are prepared.
+                for size in [256, 64, 16, 4, 1] {
+                    while left.len() >= size {
+                        let (now, later) = left.split_at(size);
+                        let sql = format!("{insert} VALUES {} {conflict}", holes(size, columns));
+                        let params: Vec<Value<'_>> = now.iter().flatten().copied().collect();
+                        it.execute(&sql, &params)?;
+                        left = later;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Runs one statement without parameters, as BEGIN or COMMIT; it is kept prepared where that helps.
     pub fn command(&mut self, sql: &str) -> Result<(), DbError> {
         match self {
@@ -137,6 +171,17 @@ impl Conn {
             Self::Postgres(it) => it.is_closed(),
         }
     }
+}
+
+/// `($1, $2), ($3, $4)` for so many rows of so many columns.
+fn holes(rows: usize, columns: usize) -> String {
+    let row = |at: usize| {
+        let holes: Vec<_> = (1..=columns)
+            .map(|column| format!("${}", at * columns + column))
+            .collect();
+        format!("({})", holes.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
 struct Shared {

@@ -11,10 +11,12 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use tower::util::MapResponseLayer;
 
-use super::api::alarms::{entities, kpis, sleeping_cells};
+use super::api::alarms::{
+    alarm, customers, entities, incidents, ingest, kpis, scorecard, sleeping_cells, tmf642,
+};
 use super::api::{
-    connections, dead_letters, events, health, metrics, openapi, page, problems, revocations,
-    status, streams, tickets, users,
+    alarms, connections, dead_letters, events, health, metrics, openapi, page, problems,
+    revocations, status, streams, tickets, users,
 };
 use super::entry::{RouteName, nothing_here};
 use super::problem::Problem;
@@ -72,7 +74,6 @@ impl Route {
         self.on(Method::PUT, handler)
     }
 
-    #[expect(dead_code, reason = "the modules' paths are on their way")]
     fn patch<H: Handler<T, App>, T: 'static>(self, handler: H) -> Self {
         self.on(Method::PATCH, handler)
     }
@@ -121,7 +122,26 @@ fn network() -> Vec<Route> {
 
 /// Alarms, their ingest and their stream.
 fn alarms() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/alarms/ingest").post(ingest::ingest),
+        at("/api/v1/alarms/ingest/batch").post(ingest::batch),
+        at("/api/v1/alarms/ingest/alertmanager").post(ingest::webhook),
+        at("/api/v2/alerts").post(ingest::alerts),
+        at("/api/v1/alarms").get(alarm::list),
+        at("/api/v1/alarms/{id}").get(alarm::get),
+        at("/api/v1/alarms/{id}/acknowledge").post(alarm::acknowledge),
+        at("/api/v1/alarms/{id}/unacknowledge").post(alarm::unacknowledge),
+        at("/api/v1/alarms/{id}/clear").post(alarm::clear),
+        at("/api/v1/alarms/{id}/shelve").post(alarm::shelve),
+        at("/api/v1/alarms/{id}/unshelve").post(alarm::unshelve),
+        at("/api/v1/stream/alarms").get(alarms::stream::open),
+        at("/tmf-api/alarmManagement/v4/alarm")
+            .get(tmf642::list)
+            .post(tmf642::create),
+        at("/tmf-api/alarmManagement/v4/alarm/{id}")
+            .get(tmf642::get)
+            .patch(tmf642::patch),
+    ]
 }
 
 /// Correlation.
@@ -131,12 +151,41 @@ fn clusters() -> Vec<Route> {
 
 /// Incidents and the scorecard.
 fn incidents() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/incidents")
+            .post(incidents::open)
+            .get(incidents::list),
+        at("/api/v1/incidents/{id}")
+            .get(incidents::get)
+            .patch(incidents::change),
+        at("/api/v1/incidents/{id}/advance").patch(incidents::advance),
+        at("/api/v1/incidents/{id}/approve-sitrep").post(incidents::approve_sitrep),
+        at("/api/v1/incidents/{id}/approve-action").post(incidents::approve_action),
+        at("/api/v1/incidents/{id}/close").post(incidents::close),
+        at("/api/v1/incidents/{id}/timeline").get(incidents::timeline),
+        at("/api/v1/incidents/{id}/audit-trail").get(incidents::audit_trail),
+        at("/api/v1/incidents/{id}/audit-trail/csv").get(incidents::audit_trail_csv),
+        at("/api/v1/incidents/{id}/impact").get(incidents::impact),
+        at("/api/v1/incidents/{id}/sitrep").get(incidents::sitrep),
+        at("/api/v1/incidents/{id}/generate-sitrep").post(incidents::generate_sitrep),
+        at("/api/v1/incidents/{id}/reasoning").get(incidents::reasoning),
+        at("/api/v1/scorecard").get(scorecard::get),
+        at("/api/v1/autonomous/scorecard").get(scorecard::old),
+    ]
 }
 
 /// Customers and proactive care.
 fn customers() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/customers").get(customers::list),
+        at("/api/v1/customers/{id}")
+            .put(customers::put)
+            .get(customers::get)
+            .delete(customers::erase),
+        at("/api/v1/proactive-care").post(customers::care),
+        at("/api/v1/cx/proactive-care/{id}").post(customers::care_at_risk),
+        at("/api/v1/cx/impact/{id}").get(customers::impact),
+    ]
 }
 
 /// Local users.

@@ -5,14 +5,15 @@
 //! - `request`: what a stream's request asks for
 //! - `admission`: from a request to a stream, or to the reason why not
 //! - `sse`, `websocket`, `long_poll`: the three transports
+//! - `board`: the newest alarms of each tenant that is watched
 //! - `latest`: streams of a state, of which a client gets the newest
 //! - `lane`: the threads that write SSE over plain HTTP/1.1
 
 pub(crate) mod admission;
+pub(crate) mod board;
 pub(crate) mod connections;
 pub(crate) mod frame;
 pub(crate) mod lane;
-#[expect(dead_code, reason = "the path of the alarms is on its way")]
 pub(crate) mod latest;
 pub(crate) mod long_poll;
 pub(crate) mod request;
@@ -83,7 +84,6 @@ pub(crate) struct Transports {
     /// The kind of the native streams.
     pub(crate) native: Kind,
     /// The kind of `/api/v1/stream/alarms`.
-    #[expect(dead_code, reason = "its path is on its way")]
     pub(crate) alarms: Kind,
     /// Set once the server is going down.
     pub(crate) draining: watch::Receiver<bool>,

@@ -11,8 +11,14 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod alarms_care;
 mod alarms_denials;
+mod alarms_incidents;
+mod alarms_ingest;
 mod alarms_network;
+mod alarms_prometheus;
+mod alarms_sources;
+mod alarms_stream;
 mod cli;
 mod cli_config;
 mod cli_export;

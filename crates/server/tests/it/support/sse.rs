@@ -1,6 +1,6 @@
 //! SSE streams, as the standard reads them, and stricter: every frame must be whole.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 
 use serde_json::Value;
@@ -47,13 +47,46 @@ impl Frame {
 /// An open SSE stream.
 pub(crate) struct Sse {
     pub(crate) head: Answer,
+    from: Box<dyn BufRead + Send>,
+}
+
+/// A body in chunks (RFC 9112, section 7.1), as a plain one.
+struct Chunked {
     from: BufReader<TcpStream>,
+    left: usize,
+}
+
+impl Read for Chunked {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            let mut line = String::new();
+            while line.trim().is_empty() {
+                line.clear();
+                if self.from.read_line(&mut line)? == 0 {
+                    return Ok(0);
+                }
+            }
+            self.left = usize::from_str_radix(line.trim(), 16).unwrap();
+            if self.left == 0 {
+                return Ok(0);
+            }
+        }
+        let most = into.len().min(self.left);
+        let read = self.from.read(&mut into[..most])?;
+        self.left -= read;
+        Ok(read)
+    }
 }
 
 impl Sse {
     pub(crate) fn new(socket: TcpStream) -> Self {
         let mut from = BufReader::new(socket);
         let head = Answer::head(&mut from);
+        let from: Box<dyn BufRead + Send> = if head.header("transfer-encoding") == "chunked" {
+            Box::new(BufReader::new(Chunked { from, left: 0 }))
+        } else {
+            Box::new(from)
+        };
         Self { head, from }
     }
 

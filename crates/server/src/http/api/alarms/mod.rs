@@ -1,10 +1,17 @@
 //! The paths of the alarms module: who may, how bodies are read, how errors look there. A file per noun.
 
+pub(crate) mod alarm;
 mod body;
+pub(crate) mod customers;
 mod denials;
 pub(crate) mod entities;
+pub(crate) mod incidents;
+pub(crate) mod ingest;
 pub(crate) mod kpis;
+pub(crate) mod scorecard;
 pub(crate) mod sleeping_cells;
+pub(crate) mod stream;
+pub(crate) mod tmf642;
 
 use std::sync::Arc;
 
