@@ -5,22 +5,29 @@
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
-//! - `alarm`: what an alarm is, and what becomes of it
-//! - `ingest`: the words of alarm sources, read into occurrences
 //! - `rows`: SQL that every store needs
 //! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
+//! - `alarm`: what an alarm is, and what becomes of it
+//! - `ingest`: the words of alarm sources, read into occurrences
 //! - `cluster`: occurrences that have one cause
+//! - `incident`: what people work on; `sitrep`: where it stands, in plain words
+//! - `scorecard`: how well all of it goes
+//! - `customer`: whom the network serves, and what they may be told
 
 pub mod alarm;
 pub mod cluster;
 mod config;
+pub mod customer;
 pub mod entity;
 mod error;
+pub mod incident;
 pub mod ingest;
 pub mod kpi;
 pub mod reading;
 mod rows;
+pub mod scorecard;
 mod severity;
+pub mod sitrep;
 pub mod sleeping;
 pub mod topology;
 
@@ -38,9 +45,9 @@ pub struct Alarms {
     log: Log,
     clock: Clock,
     config: std::sync::Arc<Config>,
+    topologies: entity::Topologies,
     intake: std::sync::Arc<alarm::Intake>,
     next_due: std::sync::Arc<alarm::due::NextDue>,
-    topologies: entity::Topologies,
 }
 
 impl Alarms {
@@ -51,9 +58,9 @@ impl Alarms {
             log,
             clock,
             config: std::sync::Arc::new(config),
+            topologies: entity::Topologies::default(),
             intake: std::sync::Arc::default(),
             next_due: std::sync::Arc::default(),
-            topologies: entity::Topologies::default(),
         }
     }
 

@@ -414,6 +414,36 @@ impl App {
     fn spawn_module_workers(&self) {
         let alarms = self.alarms.clone();
         self.spawn(async move { alarms.run_due().await });
+        let app = self.clone();
+        self.spawn(async move { app.watch_cells().await });
+    }
+
+    /// Looks for sleeping cells, by the server's clock. Not at once: after an outage of its own, sources first have to say
+    /// what they could not.
+    async fn watch_cells(&self) {
+        if !self.config.alarms.sleeping_enabled {
+            return;
+        }
+        let every = self.config.alarms.sleeping_scan;
+        let mut next = self.clock.now().plus(every);
+        loop {
+            let wait = if self.is_clock_manual() {
+                Duration::from_millis(50)
+            } else {
+                next.since(self.clock.now())
+            };
+            tokio::time::sleep(wait.max(Duration::from_millis(50))).await;
+            let now = self.clock.now();
+            if now < next {
+                continue;
+            }
+            next = now.plus(every);
+            for log in self.log.tenants() {
+                if let Err(error) = self.alarms.scan_sleeping_cells(&log.tenant).await {
+                    tracing::warn!(%error, tenant_id = %log.tenant, "a search for sleeping cells failed; it comes again");
+                }
+            }
+        }
     }
 
     /// Retention, by the server's clock, and the log's own figures.
@@ -434,6 +464,9 @@ impl App {
             next = now.plus(every);
             if let Err(error) = self.log.trim().await {
                 tracing::warn!(%error, "retention could not do its work; it tries again");
+            }
+            if let Err(error) = self.alarms.trim_samples().await {
+                tracing::warn!(%error, "old KPI samples could not be removed; it tries again");
             }
             self.measure().await;
         }

@@ -7,7 +7,7 @@ use tidings_core::tenant::Tenant;
 use super::event::{self, Teller};
 use super::store::{self, Moves, Place};
 use super::{Alarm, rules};
-use crate::{Alarms, Config, Error, Invalid};
+use crate::{Alarms, Config, Error, Invalid, incident};
 
 /// What a person does with an alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub(super) struct Change {
 /// Stores changed alarms and tells of them.
 pub(super) fn store_changes(
     tx: &mut Tx<'_>,
-    _config: &Config,
+    config: &Config,
     changes: &[Change],
     actor: &str,
 ) -> Result<(), Error> {
@@ -135,5 +135,9 @@ pub(super) fn store_changes(
         }
     }
     moves.store(tx, tenant)?;
-    Ok(())
+    let cleared = changes
+        .iter()
+        .filter(|change| change.told.contains(&event::CLEARED));
+    let cleared: Vec<&str> = cleared.map(|change| change.alarm.id.as_str()).collect();
+    Ok(incident::on_alarms_cleared(tx, config, &cleared)?)
 }

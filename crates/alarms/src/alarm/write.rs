@@ -11,7 +11,7 @@ use super::event::Teller;
 use super::rules::{self, Effect, Refresh};
 use super::store::{self, Known, Moves, OccurrenceRow};
 use super::{Alarm, Occurrence};
-use crate::{Config, Error, Perceived};
+use crate::{Config, Error, Perceived, incident};
 
 /// An occurrence with what can be known of it without the database.
 #[derive(Debug)]
@@ -205,7 +205,7 @@ impl Work {
         Ok(())
     }
 
-    fn store(self, tx: &mut Tx<'_>, _config: &Config) -> Result<(), Error> {
+    fn store(self, tx: &mut Tx<'_>, config: &Config) -> Result<(), Error> {
         let tenant = tx.tenant_number();
         let mut moves = Moves::default();
         let mut changed: Vec<&Alarm> = Vec::with_capacity(self.before.len());
@@ -220,6 +220,7 @@ impl Work {
         store::put(tx, tenant, &changed)?;
         moves.store(tx, tenant)?;
         store::insert_occurrences(tx, tenant, &self.rows)?;
-        Ok(())
+        let cleared = distinct(self.cleared.iter().map(String::as_str));
+        Ok(incident::on_alarms_cleared(tx, config, &cleared)?)
     }
 }

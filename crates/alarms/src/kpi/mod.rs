@@ -71,8 +71,23 @@ fn read(r: &mut Reading, latest: Timestamp) -> Option<Sample> {
 impl Alarms {
     /// Stores samples of entities that are stored, all or none. Says how many.
     pub async fn add_samples(&self, tenant: &Tenant, items: Vec<Value>) -> Result<usize, Error> {
-        let latest = self.clock().now().plus(self.config().max_future);
+        let latest = self.latest();
         let samples = reading::each(items, |r| read(r, latest))?;
+        self.store_samples(tenant, samples).await
+    }
+
+    /// The same for one that is in no list.
+    pub async fn add_sample(&self, tenant: &Tenant, item: Value) -> Result<usize, Error> {
+        let latest = self.latest();
+        let sample = reading::object(item, |r| read(r, latest))?;
+        self.store_samples(tenant, vec![sample]).await
+    }
+
+    fn latest(&self) -> Timestamp {
+        self.clock().now().plus(self.config().max_future)
+    }
+
+    async fn store_samples(&self, tenant: &Tenant, samples: Vec<Sample>) -> Result<usize, Error> {
         let count = samples.len();
         let written = self.log().write(tenant, move |tx| -> Result<_, Error> {
             let number = tx.tenant_number();

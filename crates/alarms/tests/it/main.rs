@@ -9,5 +9,8 @@
 )]
 
 mod alarm;
+mod customer;
+mod incident;
 mod network;
+mod quiet;
 mod support;

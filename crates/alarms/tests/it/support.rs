@@ -23,19 +23,19 @@ macro_rules! on_each_backend {
         mod $name {
             use super::*;
 
-            async fn body($bed: Bed) $body
+            async fn on($bed: Bed) $body
 
             #[tokio::test(flavor = "multi_thread")]
             $(#[$meta])*
             async fn sqlite() {
-                body(Bed::sqlite()).await;
+                on(Bed::sqlite()).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
             $(#[$meta])*
             async fn postgres() {
                 if let Some(bed) = Bed::postgres() {
-                    body(bed).await;
+                    on(bed).await;
                 }
             }
         }
@@ -95,6 +95,14 @@ impl Bed {
             clock: Clock::manual(Timestamp::from_secs(START)),
             folder: tempfile::tempdir().unwrap(),
         })
+    }
+
+    /// The bytes of every file in the folder of the embedded database.
+    pub(crate) fn files(&self) -> Vec<Vec<u8>> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        files
+            .map(|f| std::fs::read(f.unwrap().path()).unwrap())
+            .collect()
     }
 
     /// The module, as after a start. May be called again for a restart once the last one is dropped.

@@ -81,6 +81,30 @@ impl Sqlite {
             .map_err(|e| failed(&e))
     }
 
+    /// Whether what is freed is written over, so that nobody finds it in the file.
+    pub(crate) fn overwrite_freed(&mut self, is_wanted: bool) -> Result<(), DbError> {
+        let sql = if is_wanted {
+            "PRAGMA secure_delete=ON"
+        } else {
+            "PRAGMA secure_delete=OFF"
+        };
+        self.0
+            .query_row(sql, [], |_| Ok(()))
+            .map_err(|e| failed(&e))
+    }
+
+    /// Copies the write-ahead log into the database and empties it. Says whether nobody stood in the way.
+    pub(crate) fn empty_wal(&mut self) -> Result<bool, DbError> {
+        self.0
+            .busy_timeout(Duration::ZERO)
+            .map_err(|e| failed(&e))?;
+        let result = self
+            .0
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        self.0.busy_timeout(BUSY_TIMEOUT).map_err(|e| failed(&e))?;
+        result.map(|busy: i64| busy == 0).map_err(|e| failed(&e))
+    }
+
     /// SQLite numbers `$n` by first appearance, so each is bound by its name.
     fn bind(&mut self, sql: &str, params: &[Value<'_>]) -> Result<CachedStatement<'_>, DbError> {
         let mut statement = self.0.prepare_cached(sql).map_err(|e| failed(&e))?;

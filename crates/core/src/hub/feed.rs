@@ -186,6 +186,8 @@ pub struct Feed {
     changed: OnceLock<watch::Sender<()>>,
     /// Pages that others may be about to ask for, with when they were read.
     pub(super) pages: Mutex<Vec<(Instant, Arc<PageFrames>)>>,
+    /// How many times events that it shows were changed.
+    pub(super) forgotten: AtomicU64,
 }
 
 impl Feed {
@@ -198,6 +200,7 @@ impl Feed {
             dirty: AtomicU64::new(0),
             changed: OnceLock::new(),
             pages: Mutex::new(Vec::new()),
+            forgotten: AtomicU64::new(0),
         }
     }
 

@@ -282,6 +282,24 @@ impl Hub {
         self.tell(lanes);
     }
 
+    /// Events of a topic were changed where they are stored: their readers read them there.
+    pub(crate) fn forget(&self, log: &Arc<TenantLog>, topic: &str) {
+        let tenant = self.tenant(log);
+        let mut lanes = 0;
+        {
+            let index = tenant.index.lock();
+            let published = tenant.published.load(Ordering::Acquire);
+            index.index.each(topic, &mut |feed| {
+                feed.ring.lock().skip_to(published);
+                feed.forgotten.fetch_add(1, Ordering::AcqRel);
+                feed.pages.lock().clear();
+                feed.wake_tasks();
+                lanes |= self.mark(feed);
+            });
+        }
+        self.tell(lanes);
+    }
+
     /// Gives back the memory of frames that have stood long enough. Call it about once a second.
     pub fn age(&self, now: Instant) {
         let mut filled = std::mem::take(&mut *self.0.filled.lock());
@@ -356,6 +374,7 @@ impl Hub {
         {
             return Ok(page.clone());
         }
+        let forgotten = feed.forgotten.load(Ordering::Acquire);
         let (of, from) = (log.clone(), feed.clone());
         let page = self.0.db.read(move |conn| {
             let (mut bytes, mut count) = (Vec::new(), 0);
@@ -383,6 +402,10 @@ impl Hub {
         // A page that leads nowhere would be found again and again by the reader that it did not help.
         if page.count > 0 {
             let mut pages = feed.pages.lock();
+            // Read before events of it were changed: good for who asked before, and for nobody else.
+            if feed.forgotten.load(Ordering::Acquire) != forgotten {
+                return Ok(page);
+            }
             if pages.is_empty() {
                 self.0.filled.lock().push(Arc::downgrade(feed));
             }

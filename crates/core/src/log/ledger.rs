@@ -3,7 +3,7 @@
 //! The events themselves say all of it, so it need not be written with each of them: every page that a commit leaves alone
 //! is a write less under its sync. What a crash takes away is counted again from the events at the next start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::store::{NewRow, number_of, seq_of};
@@ -14,6 +14,9 @@ use crate::topic::Topic;
 pub(super) const EVENTS: usize = 10_000;
 /// Time after which the next commit makes a note.
 const AGE: Duration = Duration::from_secs(1);
+
+/// By how many bytes what topics hold changes, by tenant and topic.
+pub(super) type Held = BTreeMap<(i64, String), i64>;
 
 /// What the database has not been told yet.
 #[derive(Debug)]

@@ -14,5 +14,6 @@ mod disk;
 mod hub;
 mod life;
 mod log;
+mod redact;
 mod support;
 mod torn;

@@ -54,6 +54,8 @@ macro_rules! problems {
 problems! {
     Malformed = BAD_REQUEST, "malformed", "The request cannot be read",
         "The body is not what its content type says: not JSON, not UTF-8, nested too deep, or cut short.";
+    IllegalMove = BAD_REQUEST, "illegal-move", "Not from here",
+        "The state of the thing does not allow this move; `legal` lists those that it does. Newer paths answer 409.";
     BadParameter = BAD_REQUEST, "bad-parameter", "A parameter or header is wrong",
         "A query parameter or header is missing, repeated, or has a value that is not allowed.";
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "A valid credential is needed",
@@ -132,7 +134,8 @@ pub(crate) struct Problem {
     field: Option<String>,
     index: Option<usize>,
     errors: Vec<FieldError>,
-    legal: Vec<&'static str>,
+    /// What the state allows, where a move was refused; it may be nothing.
+    legal: Option<Vec<&'static str>>,
     retry_after: Option<Duration>,
     allow: Option<String>,
     /// Set by the middleware, which knows it.
@@ -151,8 +154,8 @@ struct Document<'a> {
     index: Option<usize>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    legal: &'a [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    legal: Option<&'a [&'static str]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_id: Option<&'a str>,
 }
@@ -167,7 +170,7 @@ impl Problem {
             field: None,
             index: None,
             errors: Vec::new(),
-            legal: Vec::new(),
+            legal: None,
             retry_after: None,
             allow: None,
             correlation_id: None,
@@ -239,13 +242,12 @@ impl Problem {
     #[must_use]
     pub(crate) fn illegal(detail: &str, legal: Vec<&'static str>) -> Self {
         Self {
-            legal,
+            legal: Some(legal),
             ..Self::new(Kind::Conflict, detail)
         }
     }
 
     /// The same under another kind, for paths whose existing clients expect another status.
-    #[expect(dead_code, reason = "the incidents' old paths are on their way")]
     #[must_use]
     pub(crate) fn under(self, kind: Kind) -> Self {
         Self { kind, ..self }
@@ -318,7 +320,7 @@ impl Problem {
             field: self.field.as_deref(),
             index: self.index,
             errors: &self.errors,
-            legal: &self.legal,
+            legal: self.legal.as_deref(),
             correlation_id: self.correlation_id.as_deref(),
         }
     }

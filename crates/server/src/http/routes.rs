@@ -11,7 +11,9 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use tower::util::MapResponseLayer;
 
-use super::api::alarms::{alarm, ingest, tmf642};
+use super::api::alarms::{
+    alarm, customers, entities, incidents, ingest, kpis, scorecard, sleeping_cells, tmf642,
+};
 use super::api::{
     alarms, connections, dead_letters, events, health, metrics, openapi, page, problems,
     revocations, status, streams, tickets, users,
@@ -68,7 +70,6 @@ impl Route {
         self.on(Method::POST, handler)
     }
 
-    #[expect(dead_code, reason = "the modules' paths are on their way")]
     fn put<H: Handler<T, App>, T: 'static>(self, handler: H) -> Self {
         self.on(Method::PUT, handler)
     }
@@ -106,7 +107,17 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// Entities, KPIs, sleeping cells.
 fn network() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/entities").get(entities::list),
+        at("/api/v1/entities/bulk").post(entities::bulk),
+        at("/api/v1/entities/{id}")
+            .put(entities::put)
+            .get(entities::get)
+            .delete(entities::delete),
+        at("/api/v1/kpis").post(kpis::add).get(kpis::read),
+        at("/api/v1/sleeping-cells").get(sleeping_cells::list),
+        at("/api/v1/sleeping-cells/detect").post(sleeping_cells::detect),
+    ]
 }
 
 /// Alarms, their ingest and their stream.
@@ -140,12 +151,41 @@ fn clusters() -> Vec<Route> {
 
 /// Incidents and the scorecard.
 fn incidents() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/incidents")
+            .post(incidents::open)
+            .get(incidents::list),
+        at("/api/v1/incidents/{id}")
+            .get(incidents::get)
+            .patch(incidents::change),
+        at("/api/v1/incidents/{id}/advance").patch(incidents::advance),
+        at("/api/v1/incidents/{id}/approve-sitrep").post(incidents::approve_sitrep),
+        at("/api/v1/incidents/{id}/approve-action").post(incidents::approve_action),
+        at("/api/v1/incidents/{id}/close").post(incidents::close),
+        at("/api/v1/incidents/{id}/timeline").get(incidents::timeline),
+        at("/api/v1/incidents/{id}/audit-trail").get(incidents::audit_trail),
+        at("/api/v1/incidents/{id}/audit-trail/csv").get(incidents::audit_trail_csv),
+        at("/api/v1/incidents/{id}/impact").get(incidents::impact),
+        at("/api/v1/incidents/{id}/sitrep").get(incidents::sitrep),
+        at("/api/v1/incidents/{id}/generate-sitrep").post(incidents::generate_sitrep),
+        at("/api/v1/incidents/{id}/reasoning").get(incidents::reasoning),
+        at("/api/v1/scorecard").get(scorecard::get),
+        at("/api/v1/autonomous/scorecard").get(scorecard::old),
+    ]
 }
 
 /// Customers and proactive care.
 fn customers() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/customers").get(customers::list),
+        at("/api/v1/customers/{id}")
+            .put(customers::put)
+            .get(customers::get)
+            .delete(customers::erase),
+        at("/api/v1/proactive-care").post(customers::care),
+        at("/api/v1/cx/proactive-care/{id}").post(customers::care_at_risk),
+        at("/api/v1/cx/impact/{id}").get(customers::impact),
+    ]
 }
 
 /// Local users.

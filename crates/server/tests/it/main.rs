@@ -11,7 +11,10 @@
     reason = "a test stops where something is not as it should be, and is as long as its story"
 )]
 
+mod alarms_care;
+mod alarms_incidents;
 mod alarms_ingest;
+mod alarms_network;
 mod alarms_prometheus;
 mod alarms_sources;
 mod alarms_stream;

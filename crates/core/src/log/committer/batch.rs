@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::store::{self, NewRow};
+use super::super::ledger::Held;
+use super::super::store::{self, NewRow, Redaction};
 use super::super::{PublishError, Published, TenantLog};
 use super::job::Answer;
 use crate::clock::Timestamp;
@@ -35,9 +36,49 @@ pub(super) struct Batch {
     pub(super) events: usize,
     /// Whether what topics hold must be written down with it.
     pub(super) is_note_wanted: bool,
+    /// By how much redactions change what topics hold; empty where there was none.
+    pub(super) held: Held,
+    /// Set where something was redacted: topics of which memory may hold it.
+    pub(super) redacted: Option<Vec<(Arc<TenantLog>, String)>>,
 }
 
 impl Batch {
+    pub(super) fn new(now: Timestamp, is_note_wanted: bool) -> Self {
+        Self {
+            now,
+            fresh: HashMap::new(),
+            rows: Vec::new(),
+            ids: HashMap::new(),
+            answers: Vec::new(),
+            bytes: 0,
+            events: 0,
+            is_note_wanted,
+            held: Held::new(),
+            redacted: None,
+        }
+    }
+
+    /// Does to the events of this transaction what a redaction did to those that are stored.
+    pub(super) fn redact(&mut self, log: &Arc<TenantLog>, redactions: &[Redaction], held: Held) {
+        for redaction in redactions {
+            let rows = self.rows.iter_mut().filter(|r| r.number == log.number);
+            let fresh = self.fresh.get_mut(&log.number).into_iter();
+            let shown = fresh.flat_map(|f| &mut f.events).map(|(_, event)| event);
+            for event in rows.map(|r| &mut r.event).chain(shown) {
+                if let Some(redacted) = redaction.of(event) {
+                    *event = redacted;
+                }
+            }
+        }
+        // What topics hold can only be changed where it has been written down.
+        self.is_note_wanted = true;
+        let redacted = self.redacted.get_or_insert_default();
+        for ((number, topic), change) in held {
+            redacted.push((log.clone(), topic.clone()));
+            *self.held.entry((number, topic)).or_default() += change;
+        }
+    }
+
     pub(super) fn append(
         &mut self,
         log: &Arc<TenantLog>,

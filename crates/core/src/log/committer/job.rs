@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::super::store;
+use super::super::ledger::Held;
+use super::super::store::{self, Redaction};
 use super::super::{
     AppendError, Idempotency, PublishError, Published, TenantLog, WriteError, Written,
 };
@@ -13,7 +14,7 @@ use super::batch::Ids;
 use crate::clock::Timestamp;
 use crate::cursor::Seq;
 use crate::db::{Conn, DbError};
-use crate::event::{Event, EventId, NewEvent};
+use crate::event::{Event, EventId, Json, NewEvent};
 use crate::retention::TopicRules;
 use crate::tenant::Tenant;
 
@@ -60,6 +61,9 @@ pub struct Tx<'a> {
     pub(super) ids: &'a Ids,
     pub(super) now: Timestamp,
     pub(super) events: Vec<(Event, bool)>,
+    pub(super) redactions: Vec<Redaction>,
+    /// By how much the redactions change what topics hold.
+    pub(super) held: Held,
 }
 
 impl Tx<'_> {
@@ -105,6 +109,27 @@ impl Tx<'_> {
         }
         self.events.push((event, is_ephemeral));
         Ok(id)
+    }
+
+    /// Replaces the `data` of events that were given these ids by this source: what they told is gone, from the database and
+    /// from memory, for every reader to come. Their topics, types, times and places stay. What else this transaction removes
+    /// is written over, too. Those that retention has taken, or that never were, are passed over.
+    pub fn redact(
+        &mut self,
+        source: &str,
+        ids: impl IntoIterator<Item = String>,
+        data: &Json,
+    ) -> Result<(), DbError> {
+        let redaction = Redaction {
+            source: source.to_owned(),
+            ids: ids.into_iter().collect(),
+            data: data.clone(),
+        };
+        for (topic, change) in store::redact(self.conn, self.log.number, &redaction)? {
+            *self.held.entry(topic).or_default() += change;
+        }
+        self.redactions.push(redaction);
+        Ok(())
     }
 
     /// The time of this transaction.

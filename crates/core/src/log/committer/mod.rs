@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::journal::Journal;
-use super::ledger::Ledger;
+use super::ledger::{Held, Ledger};
 use super::store::{self, NewRow};
 use super::{Idempotency, PublishError, Published, TenantLog};
 use crate::clock::Clock;
@@ -168,16 +168,7 @@ impl Committer {
 
     fn commit(&mut self, jobs: Vec<Job>) {
         let started = Instant::now();
-        let mut batch = Batch {
-            now: self.clock.now(),
-            fresh: HashMap::new(),
-            rows: Vec::new(),
-            ids: HashMap::new(),
-            answers: Vec::new(),
-            bytes: 0,
-            events: 0,
-            is_note_wanted: self.db.is_postgres(),
-        };
+        let mut batch = Batch::new(self.clock.now(), self.db.is_postgres());
         let result = if !self.is_doubtful && self.pending.takes(&jobs) {
             self.journal(jobs, &mut batch)
         } else {
@@ -205,6 +196,9 @@ impl Committer {
                     tracing::error!(error = %e, "the log cannot store");
                 }
             }
+        }
+        if let Some(redacted) = batch.redacted.take() {
+            self.forget(&redacted, result.is_ok());
         }
         // The publishers first: what they wait for is done.
         self.answer(batch.answers, &result);
@@ -271,6 +265,7 @@ impl Committer {
         if is_noted {
             store::note(&mut self.conn, &self.ledger)?;
         }
+        store::adjust(&mut self.conn, &batch.held)?;
         self.conn.command("COMMIT")?;
         if is_noted {
             self.ledger = Ledger::new();
@@ -281,6 +276,26 @@ impl Committer {
             fresh.log.clear_tail(fresh.head);
         }
         Ok(())
+    }
+
+    /// After a redaction: neither memory nor the write-ahead log serves again what was redacted.
+    fn forget(&mut self, redacted: &[(Arc<TenantLog>, String)], is_committed: bool) {
+        if is_committed {
+            for (log, topic) in redacted {
+                self.hub.forget(log, topic);
+            }
+        }
+        let is_empty =
+            store::overwrite(&mut self.conn, false).and_then(|()| match &mut self.conn {
+                Conn::Sqlite(it) if is_committed => it.empty_wal(),
+                Conn::Sqlite(_) | Conn::Postgres(_) => Ok(false),
+            });
+        match is_empty {
+            Ok(true) => self.unchecked_bytes = 0,
+            // A reader stands in the way: the write-ahead log's next round writes over it.
+            Ok(false) => {}
+            Err(e) => tracing::warn!(error = %e, "the write-ahead log was not emptied"),
+        }
     }
 
     fn run_job(
@@ -375,7 +390,7 @@ impl Committer {
         state?;
         let now = batch.now;
         let WriteJob { log, rules, run } = job;
-        let (is_kept, (answer, events)) = self.in_savepoint(|conn| {
+        let (is_kept, (answer, events, redactions, held)) = self.in_savepoint(|conn| {
             let mut tx = Tx {
                 conn,
                 log: &log,
@@ -383,10 +398,17 @@ impl Committer {
                 ids: &batch.ids,
                 now,
                 events: Vec::new(),
+                redactions: Vec::new(),
+                held: Held::new(),
             };
             let (is_kept, answer) = run(&mut tx);
-            (is_kept, (answer, tx.events))
+            (is_kept, (answer, tx.events, tx.redactions, tx.held))
         })?;
+        match (redactions.is_empty(), is_kept) {
+            (true, _) => {}
+            (false, true) => batch.redact(&log, &redactions, held),
+            (false, false) => store::overwrite(&mut self.conn, false)?,
+        }
         let last = if is_kept {
             batch.append(&log, events)
         } else {

@@ -1,8 +1,9 @@
-//! The SQL of the log: keys, tenants and reading here, writing in `write`.
+//! The SQL of the log: keys, tenants and reading here, writing in `write`, taking out again in `redact`.
 //!
 //! An event's key is its tenant's number and its seq in one integer, so that a tenant's events lie together, in order:
 //! any cursor is found in O(log n), and reading on from there is a walk.
 
+mod redact;
 mod write;
 
 use std::ops::ControlFlow;
@@ -16,6 +17,7 @@ use crate::db::{Conn, DbError, RowRef};
 use crate::tenant::Tenant;
 use crate::topic::Patterns;
 
+pub(super) use redact::{Redaction, adjust, overwrite, redact};
 pub(super) use write::{NewRow, catch_up, find_answer, find_id, insert, keep_answer, note};
 
 /// Bits of a key that hold the seq: 2^40 events a tenant, 2^23 tenants.

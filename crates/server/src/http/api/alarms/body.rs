@@ -31,13 +31,32 @@ pub(crate) async fn object_or_empty(
     any(&bytes, limits.json_depth)
 }
 
+/// What a path takes that takes both: an object by itself, or many.
+pub(crate) enum Content {
+    /// Not in a list: its faults have no place in one.
+    One(Value),
+    /// An array, or one a line.
+    Many(Vec<Value>),
+}
+
 /// Reads one object, an array of them, or one a line (NDJSON; empty lines are skipped), up to `limits.batch` items.
-#[expect(dead_code, reason = "the paths of entities and KPIs are on their way")]
 pub(crate) async fn items(
     app: &App,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Vec<Value>, Problem> {
+    Ok(match one_or_items(app, headers, body).await? {
+        Content::One(one) => vec![one],
+        Content::Many(items) => items,
+    })
+}
+
+/// The same, where it matters whether there was a list.
+pub(crate) async fn one_or_items(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Content, Problem> {
     let limits = &app.config.limits;
     let is_lines = match media_type(headers)?.as_deref() {
         Some("application/json") => false,
@@ -52,7 +71,7 @@ pub(crate) async fn items(
     } else {
         match any(&bytes, depth)? {
             Value::Array(items) => items,
-            one => vec![one],
+            one => return Ok(Content::One(one)),
         }
     };
     if items.len() > limits.batch {
@@ -60,7 +79,7 @@ pub(crate) async fn items(
         let detail = format!("{count} items; at most {most} in one request");
         return Err(Problem::too_large(&detail));
     }
-    Ok(items)
+    Ok(Content::Many(items))
 }
 
 fn lines(bytes: &[u8], depth: usize) -> Result<Vec<Value>, Problem> {

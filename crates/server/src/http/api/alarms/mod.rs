@@ -2,8 +2,14 @@
 
 pub(crate) mod alarm;
 mod body;
+pub(crate) mod customers;
 mod denials;
+pub(crate) mod entities;
+pub(crate) mod incidents;
 pub(crate) mod ingest;
+pub(crate) mod kpis;
+pub(crate) mod scorecard;
+pub(crate) mod sleeping_cells;
 pub(crate) mod stream;
 pub(crate) mod tmf642;
 
@@ -12,20 +18,17 @@ use std::sync::Arc;
 use http::request::Parts;
 use tidings_alarms::{Error, Invalid, Step};
 use tidings_core::auth::{Action, Principal};
+use tidings_core::clock::Timestamp;
 use tidings_core::topic::Topic;
 
-#[expect(
-    unused_imports,
-    reason = "the paths of entities and KPIs are on their way"
-)]
-pub(crate) use body::items;
-pub(crate) use body::{object, object_or_empty};
+pub(crate) use body::{Content, items, object, object_or_empty, one_or_items};
 
 pub(crate) use denials::Denials;
 
 use super::caller;
 use crate::app::App;
 use crate::http::problem::{Kind, Located, LocatedStep, Problem};
+use crate::transport::request::Query;
 
 /// Who makes a request, where the policy allows them an action of the module, as `alarm_read`.
 pub(crate) async fn caller_may(
@@ -55,6 +58,26 @@ pub(crate) fn may(app: &App, principal: &Principal, action: &'static str) -> boo
         let policies = app.policies.current();
         policies.allows(principal, Action::Module(action), &topic)
     })
+}
+
+/// A parameter of a query; an empty one is none. No database keeps a NUL character.
+pub(crate) fn filter(query: &Query, name: &'static str) -> Result<Option<String>, Problem> {
+    match query.get(name).filter(|value| !value.is_empty()) {
+        Some(value) if value.contains('\0') => {
+            Err(Problem::bad_request(name, "has a NUL character"))
+        }
+        value => Ok(value.map(str::to_owned)),
+    }
+}
+
+/// A moment in a query. The `+` of an offset may have come as the space that it stands for there.
+pub(crate) fn moment(query: &Query, name: &'static str) -> Result<Option<Timestamp>, Problem> {
+    let Some(text) = filter(query, name)? else {
+        return Ok(None);
+    };
+    let read = Timestamp::parse(&text).or_else(|_| Timestamp::parse(&text.replacen(' ', "+", 1)));
+    let read = read.map_err(|e| Problem::bad_request(name, &e.to_string()))?;
+    Ok(Some(read))
 }
 
 impl From<Error> for Problem {
