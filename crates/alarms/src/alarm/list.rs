@@ -211,9 +211,8 @@ pub fn page(
     conditions.params.push(wanted.into());
     conditions.params.push(offset.into());
     let sql = format!(
-        "SELECT {} FROM alarms WHERE {} ORDER BY event_at DESC, id DESC LIMIT ${} OFFSET ${}",
-        store::COLUMNS,
-        conditions.sql,
+        "{} LIMIT ${} OFFSET ${}",
+        select(&conditions),
         conditions.params.len() - 1,
         conditions.params.len(),
     );
@@ -230,6 +229,23 @@ pub fn page(
         alarms,
         total: u64::try_from(total).unwrap_or(0),
     })
+}
+
+/// The statement of a first page without its limit, and its values: for who asks how the database goes about it.
+#[must_use]
+pub fn statement(tenant: i64, filter: &Filter) -> (String, Vec<Value<'_>>) {
+    let mut conditions = Conditions::of(tenant);
+    narrow(&mut conditions, filter, None);
+    let sql = format!("{} LIMIT 101", select(&conditions));
+    (sql, conditions.params)
+}
+
+fn select(conditions: &Conditions<'_>) -> String {
+    format!(
+        "SELECT {} FROM alarms WHERE {} ORDER BY event_at DESC, id DESC",
+        store::COLUMNS,
+        conditions.sql
+    )
 }
 
 /// How many the filter lets through. Those that somebody has touched are few: they are counted, and taken from the rest.
