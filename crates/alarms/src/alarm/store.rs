@@ -8,7 +8,7 @@ use tidings_core::db::{Conn, DbError, RowRef, Value};
 use tidings_core::log::Tx;
 
 use super::{Alarm, Condition, Identity, OperatorState, time_key};
-use crate::Severity;
+use crate::{Severity, rows};
 
 /// Parameters that a statement is given at once.
 const CHUNK: usize = 64;
@@ -81,25 +81,48 @@ pub fn many<'a>(
     tenant: i64,
     ids: impl IntoIterator<Item = &'a str>,
 ) -> Result<HashMap<String, Alarm>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM alarms WHERE tenant = $1 AND id IN");
-    let found = select_in(conn, &sql, tenant, &Vec::from_iter(ids), read)?;
+    let from = ("alarms", "id", "");
+    let found = select_in(conn, COLUMNS, from, tenant, &Vec::from_iter(ids), read)?;
     Ok(found.into_iter().map(|a| (a.id.clone(), a)).collect())
 }
 
-/// The rows whose last condition, `... IN`, is one of many texts.
+/// The rows of a table whose column, unique in a tenant, is one of many texts, and for which what follows holds too.
 fn select_in<T>(
     conn: &mut Conn,
-    sql: &str,
+    columns: &str,
+    (table, column, and): (&str, &str, &str),
     tenant: i64,
     texts: &[&str],
     read: impl Fn(RowRef<'_>) -> Result<T, DbError>,
 ) -> Result<Vec<T>, DbError> {
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    if matches!(conn, Conn::Postgres(_)) {
+        let found = one_by_one(columns, (table, column, and));
+        let sql = format!("SELECT found.* FROM {found}");
+        return conn.rows(
+            &sql,
+            &[tenant.into(), rows::list(texts).as_str().into()],
+            read,
+        );
+    }
+    let sql = format!("SELECT {columns} FROM {table} WHERE tenant = $1{and} AND {column} IN");
     let mut found = Vec::with_capacity(texts.len());
     for chunk in texts.chunks(CHUNK) {
-        let (sql, params) = with_in(sql, tenant, chunk);
+        let (sql, params) = with_in(&sql, tenant, chunk);
         found.extend(conn.rows(&sql, &params, &read)?);
     }
     Ok(found)
+}
+
+/// On PostgreSQL: the row of each text of `$2` in tenant `$1`, found by the key's index. A plain IN would leave it to the
+/// planner, which, before it has seen how many rows a tenant has, reads all of them.
+fn one_by_one(columns: &str, (table, column, and): (&str, &str, &str)) -> String {
+    format!(
+        "json_array_elements_text(CAST(CAST($2 AS TEXT) AS JSON)) AS wanted (key), \
+         LATERAL (SELECT {columns} FROM {table} WHERE tenant = $1{and} AND {column} = wanted.key LIMIT 1) AS found"
+    )
 }
 
 /// A statement with a list of texts at its end: filled up to [`CHUNK`] with its last, so that one text is prepared.
@@ -309,10 +332,9 @@ pub fn known(
     is_source: bool,
 ) -> Result<HashMap<String, Known>, DbError> {
     let column = if is_source { "source_key" } else { "key" };
-    let sql = format!(
-        "SELECT {column}, key, event_id, alarm_id FROM alarm_occurrences WHERE tenant = $1 AND {column} IN"
-    );
-    let found = select_in(conn, &sql, tenant, keys, |row| {
+    let columns = format!("{column} AS asked, key, event_id, alarm_id");
+    let from = ("alarm_occurrences", column, "");
+    let found = select_in(conn, &columns, from, tenant, keys, |row| {
         let known = Known {
             key: row.text(1)?.to_owned(),
             event_id: row.text(2)?.to_owned(),
@@ -372,18 +394,25 @@ pub fn set_cluster(
     cluster_id: &str,
 ) -> Result<(), DbError> {
     let tenant = tx.tenant_number();
-    for (sql, ids) in [
-        (
-            "UPDATE alarm_occurrences SET cluster_id = $1 WHERE tenant = $2 AND event_id IN",
-            event_ids,
-        ),
-        (
-            "UPDATE alarms SET cluster_id = $1 WHERE tenant = $2 AND id IN",
-            alarm_ids,
-        ),
+    for (table, column, ids) in [
+        ("alarm_occurrences", "event_id", event_ids),
+        ("alarms", "id", alarm_ids),
     ] {
+        if matches!(**tx, Conn::Postgres(_)) {
+            let found = one_by_one("ctid", (table, column, ""));
+            let sql = format!(
+                "UPDATE {table} SET cluster_id = $3 WHERE ctid = ANY (ARRAY(SELECT found.ctid FROM {found}))"
+            );
+            let list = rows::list(ids);
+            tx.execute(
+                &sql,
+                &[tenant.into(), list.as_str().into(), cluster_id.into()],
+            )?;
+            continue;
+        }
+        let sql = format!("UPDATE {table} SET cluster_id = $1 WHERE tenant = $2 AND {column} IN");
         for chunk in ids.chunks(CHUNK) {
-            let (sql, params) = with_in_after(sql, vec![cluster_id.into(), tenant.into()], chunk);
+            let (sql, params) = with_in_after(&sql, vec![cluster_id.into(), tenant.into()], chunk);
             tx.execute(&sql, &params)?;
         }
     }
@@ -395,8 +424,8 @@ pub fn open_among(conn: &mut Conn, tenant: i64, alarm_ids: &[&str]) -> Result<u6
     let mut ids = alarm_ids.to_vec();
     ids.sort_unstable();
     ids.dedup();
-    let sql = "SELECT id FROM alarms WHERE tenant = $1 AND condition = 'raised' AND id IN";
-    let open = select_in(conn, sql, tenant, &ids, |_| Ok(()))?;
+    let from = ("alarms", "id", " AND condition = 'raised'");
+    let open = select_in(conn, "id", from, tenant, &ids, |_| Ok(()))?;
     Ok(open.len() as u64)
 }
 
