@@ -4,6 +4,7 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
+//! - `correlate`: which alarms are one fault; `simulate`: a network in which that is known
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
 //! - `rows`: SQL that every store needs
 //! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
@@ -11,12 +12,14 @@
 //! - `ingest`: the words of alarm sources, read into occurrences
 //! - `cluster`: occurrences that have one cause
 //! - `incident`: what people work on; `sitrep`: where it stands, in plain words
+//! - `worker`: correlates what the log brings
 //! - `scorecard`: how well all of it goes
 //! - `customer`: whom the network serves, and what they may be told
 
 pub mod alarm;
 pub mod cluster;
 mod config;
+pub mod correlate;
 pub mod customer;
 pub mod entity;
 mod error;
@@ -27,9 +30,11 @@ pub mod reading;
 mod rows;
 pub mod scorecard;
 mod severity;
+pub mod simulate;
 pub mod sitrep;
 pub mod sleeping;
 pub mod topology;
+mod worker;
 
 use tidings_core::clock::Clock;
 use tidings_core::log::Log;

@@ -39,6 +39,19 @@ impl Topology {
         }
     }
 
+    /// How many entities have a relation.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let above = self.children.keys();
+        self.parents.len() + above.filter(|id| !self.parents.contains_key(*id)).count()
+    }
+
+    /// Whether no entity has a relation.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parents.is_empty()
+    }
+
     /// Whether the entity has a relation in either direction.
     #[must_use]
     pub fn knows(&self, id: &str) -> bool {

@@ -414,6 +414,8 @@ impl App {
     fn spawn_module_workers(&self) {
         let alarms = self.alarms.clone();
         self.spawn(async move { alarms.run_due().await });
+        let alarms = self.alarms.clone();
+        self.spawn(async move { alarms.run_correlation().await });
         let app = self.clone();
         self.spawn(async move { app.watch_cells().await });
     }

@@ -1,4 +1,12 @@
 //! Clusters: occurrences that have one cause.
+//!
+//! - `store`: clusters and their members as rows
+//! - `publish`: what a plan of the correlation's comes to, in one transaction
+//! - `demand`: correlation on demand, which stores nothing
+
+pub mod demand;
+pub(crate) mod publish;
+pub mod store;
 
 use serde::{Serialize, Serializer};
 use tidings_core::clock::Timestamp;
@@ -57,4 +65,45 @@ pub struct Edge {
 
 fn text<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(at)
+}
+
+/// Microseconds as seconds.
+#[expect(clippy::cast_precision_loss, reason = "a delay is far below 2^52 µs")]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}
+
+impl crate::Alarms {
+    /// One cluster, also one that has become a part of another.
+    pub async fn cluster(
+        &self,
+        tenant: &tidings_core::tenant::Tenant,
+        id: &str,
+    ) -> Result<Cluster, crate::Error> {
+        let (number, wanted) = (self.log.tenant(tenant).await?.number, id.to_owned());
+        let found = self
+            .log
+            .db()
+            .read(move |conn| store::get(conn, number, &wanted))
+            .await?;
+        found.ok_or_else(|| crate::Error::NotFound {
+            what: "cluster",
+            id: id.to_owned(),
+        })
+    }
+
+    /// Clusters that stand, the newest first, older than `after`.
+    pub async fn clusters(
+        &self,
+        tenant: &tidings_core::tenant::Tenant,
+        after: Option<String>,
+        rows: usize,
+    ) -> Result<Vec<Cluster>, crate::Error> {
+        let number = self.log.tenant(tenant).await?.number;
+        let found = self
+            .log
+            .db()
+            .read(move |conn| store::list(conn, number, after.as_deref(), rows));
+        Ok(found.await?)
+    }
 }

@@ -18,7 +18,7 @@ pub fn many(values: Vec<Value>, context: Context<'_>) -> Result<Vec<Occurrence>,
 }
 
 /// Takes the members of an alarm; all that it does not know is kept.
-pub(super) fn alarm(r: &mut Reading, context: Context<'_>) -> Option<Occurrence> {
+pub(crate) fn alarm(r: &mut Reading, context: Context<'_>) -> Option<Occurrence> {
     r.ignore("tenant_id");
     let entity_id = r.text("entity_id");
     let alarm_type = r.text("alarm_type");

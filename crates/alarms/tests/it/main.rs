@@ -8,7 +8,9 @@
     reason = "a test stops where something is not as it should be"
 )]
 
+mod accuracy;
 mod alarm;
+mod correlation;
 mod customer;
 mod incident;
 mod network;

@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &migrations![
     "0002_core_auth",
     "0101_alarms_network",
     "0102_alarms_alarm",
+    "0103_alarms_clusters",
     "0104_alarms_incidents",
     "0105_users",
 ];

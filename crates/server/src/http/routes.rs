@@ -12,7 +12,8 @@ use http::{Method, StatusCode};
 use tower::util::MapResponseLayer;
 
 use super::api::alarms::{
-    alarm, customers, entities, incidents, ingest, kpis, scorecard, sleeping_cells, tmf642,
+    alarm, clusters, customers, entities, incidents, ingest, kpis, scorecard, sleeping_cells,
+    tmf642,
 };
 use super::api::{
     alarms, connections, dead_letters, events, health, metrics, openapi, page, problems,
@@ -146,7 +147,11 @@ fn alarms() -> Vec<Route> {
 
 /// Correlation.
 fn clusters() -> Vec<Route> {
-    vec![]
+    vec![
+        at("/api/v1/clusters").get(clusters::list),
+        at("/api/v1/clusters/{id}").get(clusters::get),
+        at("/api/v1/alarms/correlate").post(clusters::correlate),
+    ]
 }
 
 /// Incidents and the scorecard.

@@ -12,6 +12,7 @@
 )]
 
 mod alarms_care;
+mod alarms_correlate;
 mod alarms_incidents;
 mod alarms_ingest;
 mod alarms_network;

@@ -2,6 +2,7 @@
 
 pub(crate) mod alarm;
 mod body;
+pub(crate) mod clusters;
 pub(crate) mod customers;
 mod denials;
 pub(crate) mod entities;

@@ -1,0 +1,207 @@
+//! Entities as numbers, and what each depends on.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+
+use super::delay::HOPS;
+use crate::topology::Topology;
+
+/// What is up an entity's chain is looked at in this number, nearest first: the harm of more is time alone.
+const MAX_UP: usize = 32;
+
+/// Names that have been seen, numbered as they came. Nothing may depend on the order of the numbers.
+#[derive(Debug)]
+pub(super) struct Names<K> {
+    /// Seeded, since names come from outside; quicker than the standard one, which was a third of all time.
+    numbers: HashMap<K, u32, foldhash::fast::RandomState>,
+    names: Vec<K>,
+}
+
+impl<K> Default for Names<K> {
+    fn default() -> Self {
+        Self {
+            numbers: HashMap::default(),
+            names: Vec::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Names<K> {
+    pub(super) fn reserve(&mut self, names: usize) {
+        self.numbers.reserve(names);
+    }
+
+    pub(super) fn number<'a>(&mut self, name: &'a str) -> u32
+    where
+        K: std::borrow::Borrow<str> + From<&'a str>,
+    {
+        match self.numbers.entry(K::from(name)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let number = length(&self.names);
+                self.names.push(new.key().clone());
+                *new.insert(number)
+            }
+        }
+    }
+
+    pub(super) fn name(&self, number: u32) -> &K {
+        &self.names[number as usize]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+}
+
+/// The entities of the occurrences at hand, and those up their chains.
+#[derive(Debug)]
+pub(super) struct Network<K> {
+    names: Names<K>,
+    /// By entity: where its chain begins in `up`; one more at the end.
+    starts: Vec<u32>,
+    /// What is up the chain, nearest first, and how many hops.
+    up: Vec<(u32, u8)>,
+    /// Entities one hop below, parent by parent; a parent's are found by search.
+    down: Vec<(u32, u32)>,
+    is_known: Vec<bool>,
+    /// How many children each has in the topology.
+    fan: Vec<u32>,
+    /// Entities of the whole topology.
+    pub(super) size: usize,
+}
+
+impl<K> Default for Network<K> {
+    fn default() -> Self {
+        Self {
+            names: Names::default(),
+            starts: Vec::new(),
+            up: Vec::new(),
+            down: Vec::new(),
+            is_known: Vec::new(),
+            fan: Vec::new(),
+            size: 0,
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
+    /// The number of an entity; what is up its chain is known after [`Network::learn`].
+    pub(super) fn number<'a>(&mut self, name: &'a str) -> u32
+    where
+        K: From<&'a str>,
+    {
+        self.names.number(name)
+    }
+
+    /// Makes room for so many entities.
+    pub(super) fn reserve(&mut self, entities: usize) {
+        self.names.reserve(entities);
+    }
+
+    /// Looks up the chains of the entities that are new since the last time.
+    pub(super) fn learn<'a>(&mut self, topology: &'a Topology)
+    where
+        K: From<&'a str>,
+    {
+        let mut parents: Vec<Option<Vec<u32>>> = Vec::new();
+        self.size = topology.len();
+        self.starts.truncate(self.is_known.len());
+        let mut entity = self.is_known.len();
+        // Those that are up a chain come in on the way; they have one of their own.
+        while entity < self.names.len() {
+            self.starts.push(length(&self.up));
+            self.climb(topology, &mut parents, entity);
+            let name = self.names.names[entity].borrow();
+            self.is_known.push(topology.knows(name));
+            self.fan.push(length(topology.children(name)));
+            entity += 1;
+        }
+        self.starts.push(length(&self.up));
+        self.down.clear();
+        for entity in 0..length(&self.is_known) {
+            let own =
+                self.starts[entity as usize] as usize..self.starts[entity as usize + 1] as usize;
+            let near = self.up[own].iter().take_while(|&&(_, hops)| hops == 1);
+            self.down.extend(near.map(|&(parent, _)| (parent, entity)));
+        }
+        self.down.sort_unstable();
+    }
+
+    /// Breadth first, so that each is met on its shortest way.
+    fn climb<'a>(
+        &mut self,
+        topology: &'a Topology,
+        parents: &mut Vec<Option<Vec<u32>>>,
+        entity: usize,
+    ) where
+        K: From<&'a str>,
+    {
+        let begin = self.up.len();
+        let own = u32::try_from(entity).unwrap_or(u32::MAX);
+        let (mut next, mut at, mut hops) = (begin, own, 1u8);
+        loop {
+            if parents.len() < self.names.len() {
+                parents.resize(self.names.len(), None);
+            }
+            let known = parents[at as usize].take().unwrap_or_else(|| {
+                let name: &str = self.names.names[at as usize].borrow();
+                let of = topology.parents(name);
+                of.iter().map(|p| self.names.number(p)).collect()
+            });
+            for &parent in &known {
+                let is_new = parent != own && self.up[begin..].iter().all(|&(e, _)| e != parent);
+                if is_new && self.up.len() - begin < MAX_UP {
+                    self.up.push((parent, hops));
+                }
+            }
+            parents[at as usize] = Some(known);
+            let Some(&(up, so_far)) = self.up.get(next) else {
+                return;
+            };
+            if usize::from(so_far) >= HOPS {
+                return;
+            }
+            (next, at, hops) = (next + 1, up, so_far + 1);
+        }
+    }
+
+    /// What is up an entity's chain, nearest first, and how many hops.
+    pub(super) fn up(&self, entity: u32) -> &[(u32, u8)] {
+        let entity = entity as usize;
+        &self.up[self.starts[entity] as usize..self.starts[entity + 1] as usize]
+    }
+
+    /// The entities at hand that are one hop below.
+    pub(super) fn down(&self, entity: u32) -> impl Iterator<Item = u32> {
+        let first = self.down.partition_point(|&(parent, _)| parent < entity);
+        let down = self.down[first..].iter();
+        down.take_while(move |&&(parent, _)| parent == entity)
+            .map(|&(_, child)| child)
+    }
+
+    /// Whether an entity has a relation in either direction.
+    pub(super) fn is_known(&self, entity: u32) -> bool {
+        self.is_known[entity as usize]
+    }
+
+    /// How many children an entity has in the topology.
+    pub(super) fn fan(&self, entity: u32) -> usize {
+        self.fan[entity as usize] as usize
+    }
+
+    /// An entity's name.
+    pub(super) fn name(&self, entity: u32) -> &str {
+        self.names.name(entity).borrow()
+    }
+
+    /// Numbers that have been given.
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+}
+
+fn length<T>(of: &[T]) -> u32 {
+    u32::try_from(of.len()).unwrap_or(u32::MAX)
+}

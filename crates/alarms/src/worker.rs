@@ -1,0 +1,382 @@
+//! Correlates what the log brings, tenant by tenant, from where it stood.
+//!
+//! What is held in memory can be made again from the rows: after a failure, or a start, it is. The cursor moves in the
+//! transaction that has the effects, so that an occurrence is neither lost nor taken twice.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tidings_core::clock::{Clock, Timestamp};
+use tidings_core::db::DbError;
+use tidings_core::hub::Rights;
+use tidings_core::log::{Logged, TenantLog, WriteError};
+use tidings_core::topic::{Pattern, Patterns};
+
+use crate::alarm::event::INGESTED;
+use crate::cluster::publish::{self, New, Publication, Refusal};
+use crate::cluster::store::{self, Fact};
+use crate::correlate::{Arrival, HOLD_SECONDS, Occurrence, Rules, WINDOW_SECONDS, Window};
+use crate::{Alarms, Error, Severity};
+
+/// How often the heads of the logs are looked at: a number in memory each.
+const TICK: Duration = Duration::from_millis(100);
+/// The same where a test moves the clock.
+const MANUAL_TICK: Duration = Duration::from_millis(20);
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Events of one look at the log.
+const PAGE: usize = 2_000;
+/// Occurrences that are published without waiting for more: what one transaction may hold the committer for.
+const FULL: usize = 2_000;
+/// The part of `correlation.flush_seconds` that an occurrence waits for what comes with it; the rest is for the work.
+const PART: f64 = 0.6;
+/// How much more than what is held is read at a start, so that what is held finds its neighbours.
+const MARGIN: i64 = 2 * WINDOW_SECONDS;
+
+/// What is held of a tenant.
+struct Tenancy {
+    log: Arc<TenantLog>,
+    window: Window,
+    /// How far the log has been read.
+    cursor: u64,
+    /// Clusters have numbers here, in the order of their making.
+    ids: HashMap<u64, String>,
+    numbers: HashMap<String, u64>,
+    closed: HashSet<u64>,
+    next: u64,
+    /// What is in no cluster yet.
+    new: HashMap<String, New>,
+    /// Of what is new, that which the window has not got yet.
+    arrivals: Vec<Arrival>,
+    /// Since when the oldest of it waits.
+    waits_since: Option<Timestamp>,
+    aside: Vec<(String, String)>,
+    /// Up to here, one event is taken at a time: something there could not be stored.
+    careful_to: u64,
+}
+
+/// An `alarm_ingested`'s data, as far as correlation needs it.
+#[derive(Deserialize)]
+struct Data {
+    event_id: String,
+    timestamp: String,
+    alarm_id: String,
+    entity_id: String,
+    entity_external_id: Option<String>,
+    alarm_type: String,
+    severity: Severity,
+    raised_at: String,
+}
+
+impl Alarms {
+    /// Correlates what the logs bring, for ever.
+    pub async fn run_correlation(&self) {
+        let tick = match self.clock {
+            Clock::System => TICK,
+            Clock::Manual(_) => MANUAL_TICK,
+        };
+        let mut tenancies: HashMap<i64, Tenancy> = HashMap::new();
+        // Tenants that failed are read anew, with this much care.
+        let mut careful: HashMap<i64, u64> = HashMap::new();
+        loop {
+            tokio::time::sleep(tick).await;
+            let mut lag = 0;
+            for log in self.log.tenants() {
+                let number = log.number;
+                let result = self.correlate_tenant(&log, &mut tenancies, &careful).await;
+                match result {
+                    Ok(behind) => lag += behind,
+                    Err(error) => {
+                        tracing::warn!(%error, tenant = %log.tenant, "alarms wait to be correlated; trying again");
+                        let tenancy = tenancies.remove(&number);
+                        if let (Error::Unavailable(DbError::Fault(_)), Some(tenancy)) =
+                            (&error, tenancy)
+                        {
+                            careful.insert(number, tenancy.cursor);
+                        }
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a count of events")]
+            metrics::gauge!("tidings_worker_lag_events", "worker" => "correlation").set(lag as f64);
+        }
+    }
+
+    /// Does what there is to do for one tenant. Says how many events wait.
+    async fn correlate_tenant(
+        &self,
+        log: &Arc<TenantLog>,
+        tenancies: &mut HashMap<i64, Tenancy>,
+        careful: &HashMap<i64, u64>,
+    ) -> Result<u64, Error> {
+        let mut tenancy = match tenancies.remove(&log.number) {
+            Some(tenancy) => tenancy,
+            None if log.head() == 0 => return Ok(0),
+            None => self.load(log, careful.get(&log.number).copied()).await?,
+        };
+        let result = self.advance(&mut tenancy).await;
+        let behind = log.head().saturating_sub(tenancy.cursor) + tenancy.new.len() as u64;
+        // Also after a failure: how far it had come says where the trouble is.
+        tenancies.insert(log.number, tenancy);
+        result.map(|()| behind)
+    }
+
+    /// Reads what has come, and publishes what is due.
+    async fn advance(&self, tenancy: &mut Tenancy) -> Result<(), Error> {
+        while tenancy.log.head() > tenancy.cursor {
+            let is_careful = tenancy.cursor < tenancy.careful_to;
+            let limit = if is_careful { 1 } else { PAGE };
+            let patterns = Patterns::new(Pattern::new("alarms").ok().into_iter().collect());
+            let page = self
+                .log
+                .read(&tenancy.log, tenancy.cursor, &patterns, &Rights::All, limit)
+                .await?;
+            let before = tenancy.cursor;
+            tenancy.cursor = page.end.next;
+            for event in &page.events {
+                tenancy.take(event);
+            }
+            if is_careful {
+                self.publish_carefully(tenancy, before, &page.events)
+                    .await?;
+            } else if tenancy.new.len() >= FULL {
+                self.publish(tenancy).await?;
+            }
+            if page.end.is_end {
+                break;
+            }
+        }
+        let wait = self.config.flush.mul_f64(PART);
+        let is_due = tenancy
+            .waits_since
+            .is_some_and(|since| self.clock.now() >= since.plus(wait));
+        if is_due || !tenancy.aside.is_empty() {
+            self.publish(tenancy).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what one event brought. One that the database refuses by itself is set aside.
+    async fn publish_carefully(
+        &self,
+        tenancy: &mut Tenancy,
+        before: u64,
+        events: &[Logged],
+    ) -> Result<(), Error> {
+        if tenancy.new.is_empty() && tenancy.aside.is_empty() {
+            return Ok(());
+        }
+        match self.publish(tenancy).await {
+            Err(Error::Unavailable(DbError::Fault(reason))) => {
+                let (cursor, careful_to) = (tenancy.cursor, tenancy.careful_to);
+                *tenancy = self.load(&tenancy.log.clone(), Some(careful_to)).await?;
+                debug_assert!(tenancy.cursor <= before, "what failed was not stored");
+                tenancy.cursor = cursor;
+                tenancy.aside = events
+                    .iter()
+                    .map(|e| (e.json.to_string(), reason.clone()))
+                    .collect();
+                self.publish(tenancy).await
+            }
+            result => result,
+        }
+    }
+
+    /// Finds the clusters of all that is new, and stores them.
+    async fn publish(&self, tenancy: &mut Tenancy) -> Result<(), Error> {
+        let topology = self.topology(&tenancy.log.tenant).await?;
+        let arrivals = std::mem::take(&mut tenancy.arrivals);
+        tenancy.window.set_topology(topology);
+        tenancy.window.add(arrivals);
+        let new = Arc::new(tenancy.new.clone());
+        loop {
+            let plan = Arc::new(tenancy.window.plan(&tenancy.closed));
+            let publication = Publication {
+                ids: tenancy.ids_of(&plan),
+                plan: plan.clone(),
+                new: new.clone(),
+                cursor: tenancy.cursor,
+                aside: tenancy.aside.clone(),
+            };
+            let config = self.config.clone();
+            let written = self
+                .log
+                .write(&tenancy.log.tenant, move |tx| {
+                    publish::publish(tx, &config, &publication)
+                })
+                .await;
+            match written {
+                Ok(written) => {
+                    tenancy.carried_out(&plan, written.value, self.clock.now());
+                    return Ok(());
+                }
+                Err(WriteError::Refused(Refusal::Closed(ids))) => {
+                    let numbers: Vec<u64> = ids
+                        .iter()
+                        .filter_map(|id| tenancy.numbers.get(id).copied())
+                        .collect();
+                    tenancy.closed.extend(numbers);
+                }
+                Err(WriteError::Refused(Refusal::Database(e)) | WriteError::Unavailable(e)) => {
+                    return Err(e.into());
+                }
+                Err(WriteError::Full) => return Err(Error::Full),
+            }
+        }
+    }
+
+    /// What the rows say of a tenant.
+    async fn load(&self, log: &Arc<TenantLog>, careful_to: Option<u64>) -> Result<Tenancy, Error> {
+        let topology = self.topology(&log.tenant).await?;
+        let number = log.number;
+        let now = self.clock.now();
+        let since = now.minus(Duration::from_secs((HOLD_SECONDS + MARGIN).unsigned_abs()));
+        let (cursor, members, over) = self
+            .log
+            .db()
+            .read(move |conn| {
+                let members = store::members_since(conn, number, since)?;
+                let over = store::over(conn, number, since)?;
+                Ok((store::cursor(conn, number)?, members, over))
+            })
+            .await?;
+        let rules = Rules {
+            type_rule: self.config.type_rule,
+        };
+        let mut tenancy = Tenancy {
+            log: log.clone(),
+            window: Window::new(topology, rules),
+            cursor,
+            ids: HashMap::new(),
+            numbers: HashMap::new(),
+            closed: HashSet::new(),
+            next: 0,
+            new: HashMap::new(),
+            arrivals: Vec::new(),
+            waits_since: None,
+            aside: Vec::new(),
+            careful_to: careful_to.unwrap_or(0),
+        };
+        // Numbered as they were made: their ids grow with time.
+        let mut clusters: Vec<&str> = members.iter().map(|m| m.cluster_id.as_str()).collect();
+        clusters.sort_unstable();
+        clusters.dedup();
+        for id in clusters {
+            tenancy.number(id);
+        }
+        tenancy.closed = over
+            .iter()
+            .filter_map(|id| tenancy.numbers.get(id).copied())
+            .collect();
+        let arrivals = members.into_iter().map(|m| Arrival {
+            cluster: tenancy.numbers.get(&m.cluster_id).copied(),
+            arrived_at: m.fact.arrived_at.as_micros(),
+            occurrence: Occurrence {
+                event_id: m.event_id,
+                entity_id: m.fact.entity_id,
+                alarm_type: m.fact.alarm_type,
+                raised_at: m.fact.raised_at,
+            },
+        });
+        let arrivals = arrivals.collect();
+        tenancy.window.restore(arrivals, now.as_micros());
+        Ok(tenancy)
+    }
+}
+
+impl Tenancy {
+    /// Takes in an event of the log: an occurrence, something else, or something that cannot be read.
+    fn take(&mut self, event: &Logged) {
+        if &*event.kind != INGESTED {
+            return;
+        }
+        match read(event) {
+            Ok((id, new)) => {
+                let arrived = new.fact.arrived_at;
+                self.waits_since =
+                    Some(self.waits_since.map_or(arrived, |since| since.min(arrived)));
+                self.arrivals.push(Arrival {
+                    occurrence: Occurrence {
+                        event_id: id.clone(),
+                        entity_id: new.fact.entity_id.clone(),
+                        alarm_type: new.fact.alarm_type.clone(),
+                        raised_at: new.fact.raised_at,
+                    },
+                    arrived_at: arrived.as_micros(),
+                    cluster: None,
+                });
+                self.new.insert(id, new);
+            }
+            Err(reason) => self.aside.push((event.json.to_string(), reason)),
+        }
+    }
+
+    fn number(&mut self, id: &str) -> u64 {
+        if let Some(&number) = self.numbers.get(id) {
+            return number;
+        }
+        self.next += 1;
+        self.numbers.insert(id.to_owned(), self.next);
+        self.ids.insert(self.next, id.to_owned());
+        self.next
+    }
+
+    /// The ids of the clusters that a plan names.
+    fn ids_of(&self, plan: &[crate::correlate::Component]) -> HashMap<u64, String> {
+        let named = plan
+            .iter()
+            .flat_map(|c| c.cluster.iter().chain(&c.merged).chain(&c.continues));
+        named
+            .filter_map(|number| Some((*number, self.ids.get(number)?.clone())))
+            .collect()
+    }
+
+    /// A plan is stored.
+    fn carried_out(
+        &mut self,
+        plan: &[crate::correlate::Component],
+        ids: Vec<String>,
+        now: Timestamp,
+    ) {
+        let numbers: Vec<u64> = ids.iter().map(|id| self.number(id)).collect();
+        self.window.apply(plan, &numbers);
+        self.window.settle(now.as_micros());
+        self.new.clear();
+        self.aside.clear();
+        self.waits_since = None;
+        if self.ids.len() > 2 * self.window.len() + 1_000 {
+            let held: HashSet<u64> = self.window.clusters().collect();
+            self.ids.retain(|number, _| held.contains(number));
+            self.numbers.retain(|_, number| held.contains(number));
+            self.closed.retain(|number| held.contains(number));
+        }
+    }
+}
+
+fn read(event: &Logged) -> Result<(String, New), String> {
+    let data = event
+        .json
+        .get(event.data_at..event.json.len().saturating_sub(1))
+        .unwrap_or("null");
+    let data: Data = serde_json::from_str(data).map_err(|e| format!("not an alarm: {e}"))?;
+    let time = |name: &str, text: &str| Timestamp::parse(text).map_err(|e| format!("{name}: {e}"));
+    let fact = Fact {
+        alarm_id: data.alarm_id,
+        entity_id: data.entity_id,
+        alarm_type: data.alarm_type,
+        severity: data.severity,
+        is_emergency: false,
+        raised_at: time("raised_at", &data.raised_at)?,
+        arrived_at: time("timestamp", &data.timestamp)?,
+    };
+    Ok((
+        data.event_id,
+        New {
+            fact,
+            entity_external_id: data.entity_external_id,
+        },
+    ))
+}

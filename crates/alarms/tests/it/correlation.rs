@@ -1,0 +1,233 @@
+//! Alarms that are taken in become clusters and incidents, however often the worker is stopped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidings_alarms::alarm::Request;
+use tidings_alarms::cluster::Cluster;
+use tidings_alarms::cluster::demand::Demand;
+use tidings_alarms::ingest::{Context, native};
+use tidings_alarms::simulate::{Flaws, Load, Run, run};
+use tidings_alarms::{Alarms, Config, Severity};
+use tidings_core::clock::Timestamp;
+use tidings_core::event::{EventType, Json, NewEvent};
+use tidings_core::log::{Batch, dead_letter};
+use tidings_core::tenant::Tenant;
+use tidings_core::topic::Topic;
+use tokio::task::JoinHandle;
+
+use crate::support::{Bed, START, events, on_each_backend, tenant};
+
+fn body(entity: &str, kind: &str, severity: &str, at: Timestamp) -> Value {
+    json!({"entity_id": entity, "alarm_type": kind, "severity": severity, "raised_at": at.to_string(), "source_system": "t"})
+}
+
+async fn raise(alarms: &Alarms, of: &Tenant, bodies: Vec<Value>) -> Vec<String> {
+    let context = Context {
+        config: alarms.config(),
+        now: alarms.clock().now(),
+    };
+    let request = Request {
+        occurrences: native::many(bodies, context).unwrap(),
+        trace: None,
+    };
+    let accepted = alarms.ingest(of, request).await.unwrap();
+    accepted.0.into_iter().map(|o| o.event_id).collect()
+}
+
+fn work(alarms: &Alarms) -> JoinHandle<()> {
+    let alarms = alarms.clone();
+    tokio::spawn(async move { alarms.run_correlation().await })
+}
+
+async fn clusters(alarms: &Alarms, of: &Tenant) -> Vec<Cluster> {
+    alarms.clusters(of, None, 1_000).await.unwrap()
+}
+
+/// Moves the clock until so many occurrences are in clusters.
+async fn settled(bed: &Bed, alarms: &Alarms, of: &Tenant, count: u64) -> Vec<Cluster> {
+    for _ in 0..1_000 {
+        let found = clusters(alarms, of).await;
+        if found.iter().map(|c| c.alarm_count).sum::<u64>() == count {
+            return found;
+        }
+        bed.clock.advance(Duration::from_millis(500));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!(
+        "{count} occurrences are not all in clusters: {:?}",
+        clusters(alarms, of).await
+    );
+}
+
+fn partition(clusters: &[Cluster]) -> Vec<Vec<String>> {
+    let mut parts: Vec<_> = clusters
+        .iter()
+        .map(|c| {
+            let mut ids = c.event_ids.clone();
+            ids.sort_unstable();
+            ids
+        })
+        .collect();
+    parts.sort_unstable();
+    parts
+}
+
+async fn network(alarms: &Alarms, of: &Tenant, run: &Run) {
+    let nodes = run.nodes.iter().map(|n| {
+        let name = if n.is_part() { "part_of" } else { "depends_on" };
+        json!({"id": n.id, "entity_type": n.entity_type, name: n.parent.iter().collect::<Vec<_>>()})
+    });
+    alarms.put_entities(of, nodes.collect()).await.unwrap();
+}
+
+async fn demanded(alarms: &Alarms, of: &Tenant) -> Vec<Cluster> {
+    let context = Context {
+        config: alarms.config(),
+        now: alarms.clock().now(),
+    };
+    let demand = Demand::read(json!({}), context).unwrap();
+    alarms.correlate(of, demand).await.unwrap().clusters
+}
+
+on_each_backend! {
+    async fn a_storm_that_comes_in_pieces_is_what_the_batch_makes_of_it_also_over_restarts(bed: Bed) {
+        let a = tenant("a");
+        let start = Timestamp::from_secs(START);
+        let run = run(4, Load::Storm, Flaws { late: 0.1, ..Flaws::default() }, start);
+        let mut alarms = bed.open(Config::default()).await;
+        network(&alarms, &a, &run).await;
+        let mut worker = work(&alarms);
+        let mut sent = 0;
+        for (n, some) in run.alarms.chunks(150).enumerate() {
+            let now = some[some.len() - 1].arrives_at;
+            bed.clock.advance(now.since(bed.clock.now()));
+            let bodies = some.iter().map(|a| {
+                let o = &a.occurrence;
+                let mut body = body(&o.entity_id, &o.alarm_type, a.severity.as_str(), o.raised_at);
+                body["specific_problem"] = json!(o.event_id);
+                body
+            });
+            raise(&alarms, &a, bodies.collect()).await;
+            sent += some.len() as u64;
+            match n % 4 {
+                // As if it had been killed: nothing is said to it.
+                1 => {
+                    worker.abort();
+                    let _ = worker.await;
+                    drop(alarms);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    alarms = bed.open(Config::default()).await;
+                    worker = work(&alarms);
+                }
+                3 => drop(settled(&bed, &alarms, &a, sent).await),
+                _ => {}
+            }
+        }
+        let found = settled(&bed, &alarms, &a, sent).await;
+        assert_eq!(partition(&found), partition(&demanded(&alarms, &a).await));
+        for cluster in &found {
+            assert_eq!(cluster.event_ids.len() as u64, cluster.alarm_count);
+            assert_eq!(cluster.edges.len() + 1, cluster.event_ids.len(), "{cluster:?}");
+        }
+        // What was told of first is there still, by itself or as a part of another.
+        for (kind, data) in events(&alarms, &a, "alarms").await {
+            if kind == "alarm_cluster_created" {
+                let mut id = data["cluster_id"].as_str().unwrap().to_owned();
+                while let Some(into) = alarms.cluster(&a, &id).await.unwrap().merged_into {
+                    id = into;
+                }
+                assert!(found.iter().any(|c| c.cluster_id == id), "{id}");
+            }
+        }
+        worker.abort();
+    }
+}
+
+on_each_backend! {
+    async fn one_every_four_minutes_for_ever_makes_a_cluster_at_once_and_one_incident(bed: Bed) {
+        let a = tenant("a");
+        let alarms = bed.open(Config::default()).await;
+        let worker = work(&alarms);
+        for n in 0..8 {
+            raise(&alarms, &a, vec![body("e", "t", "major", bed.clock.now())]).await;
+            let found = settled(&bed, &alarms, &a, n + 1).await;
+            assert_eq!(found.len(), 1, "{found:?}");
+            bed.clock.advance(Duration::from_secs(238));
+        }
+        let told = events(&alarms, &a, "alarms").await;
+        let of = |kind: &str| told.iter().filter(|(k, _)| k == kind).count();
+        assert_eq!((of("alarm_cluster_created"), of("alarm_cluster_updated")), (1, 7));
+        let incidents = events(&alarms, &a, "incidents").await;
+        assert_eq!(incidents.iter().filter(|(k, _)| k == "incident_created").count(), 1);
+        worker.abort();
+    }
+}
+
+on_each_backend! {
+    async fn an_emergency_is_critical_wherever_it_comes_in_the_cluster_and_tenants_are_apart(bed: Bed) {
+        let alarms = bed.open(Config::default()).await;
+        let worker = work(&alarms);
+        let (a, b) = (tenant("a"), tenant("b"));
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+            let now = bed.clock.now();
+            let all = ["x", "EMERGENCY-hub", "y"].map(|e| body(e, "t", "minor", now));
+            for n in order {
+                raise(&alarms, &a, vec![all[n].clone()]).await;
+            }
+            let before = clusters(&alarms, &a).await.len() as u64;
+            let found = settled(&bed, &alarms, &a, 3 * (before + 1)).await;
+            assert_eq!((found[0].severity, found[0].is_emergency_service), (Severity::Critical, true));
+            bed.clock.advance(Duration::from_secs(1_000));
+        }
+        assert!(clusters(&alarms, &b).await.is_empty());
+        let id = clusters(&alarms, &a).await[0].cluster_id.clone();
+        assert!(alarms.cluster(&b, &id).await.is_err());
+        raise(&alarms, &b, vec![body("x", "t", "minor", bed.clock.now())]).await;
+        assert_eq!(settled(&bed, &alarms, &b, 1).await[0].entity_ids, ["x"]);
+        worker.abort();
+    }
+}
+
+on_each_backend! {
+    async fn what_cannot_be_read_is_set_aside_and_the_next_goes_on(bed: Bed) {
+        let a = tenant("a");
+        let alarms = bed.open(Config::default()).await;
+        let worker = work(&alarms);
+        let topic = Topic::new("alarms").unwrap();
+        let data = Json::encode(&json!({"event_id": 7})).unwrap();
+        let poison = NewEvent::new(topic, EventType::new("alarm_ingested").unwrap(), data);
+        let batch = Batch { subject: "s".into(), events: vec![poison], idempotency: None };
+        alarms.log().publish(&a, batch).await.unwrap();
+        raise(&alarms, &a, vec![body("e", "t", "major", bed.clock.now())]).await;
+        settled(&bed, &alarms, &a, 1).await;
+        let number = alarms.log().tenant(&a).await.unwrap().number;
+        let letters = alarms.log().db().read(move |conn| dead_letter::list(conn, number, None, 10)).await.unwrap();
+        assert_eq!(letters.len(), 1);
+        assert_eq!(letters[0].source, "correlation");
+        assert!(letters[0].content.contains("\"event_id\":7"));
+        worker.abort();
+    }
+}
+
+on_each_backend! {
+    async fn a_cluster_whose_incident_is_over_takes_nothing_more(bed: Bed) {
+        let a = tenant("a");
+        let alarms = bed.open(Config::default()).await;
+        let worker = work(&alarms);
+        raise(&alarms, &a, vec![body("e", "t", "major", bed.clock.now())]).await;
+        let first = settled(&bed, &alarms, &a, 1).await.remove(0);
+        // Its only alarm clears: the incident is resolved.
+        raise(&alarms, &a, vec![body("e", "t", "cleared", bed.clock.now())]).await;
+        raise(&alarms, &a, vec![body("e", "t", "major", bed.clock.now().plus(Duration::from_secs(1)))]).await;
+        let found = settled(&bed, &alarms, &a, 2).await;
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[0].continues.as_deref(), Some(first.cluster_id.as_str()));
+        let incidents = events(&alarms, &a, "incidents").await;
+        let created: Vec<_> = incidents.iter().filter(|(k, _)| k == "incident_created").collect();
+        let of: BTreeMap<_, _> = created.iter().map(|(_, d)| (d["cluster_id"].to_string(), ())).collect();
+        assert_eq!((created.len(), of.len()), (2, 2));
+        worker.abort();
+    }
+}
