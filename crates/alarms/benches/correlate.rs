@@ -86,7 +86,7 @@ fn shapes(c: &mut Criterion) {
     );
     group.throughput(Throughput::Elements(of.len() as u64));
     group.bench_function("a storm on the simulated network", |b| {
-        b.iter(|| correlate(&of, &topology, &rules))
+        b.iter(|| correlate(&of, &topology, &rules));
     });
     group.finish();
 }

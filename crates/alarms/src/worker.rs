@@ -210,7 +210,7 @@ impl Alarms {
                 .await;
             match written {
                 Ok(written) => {
-                    tenancy.carried_out(&plan, written.value, self.clock.now());
+                    tenancy.carried_out(&plan, &written.value, self.clock.now());
                     return Ok(());
                 }
                 Err(WriteError::Refused(Refusal::Closed(ids))) => {
@@ -338,7 +338,7 @@ impl Tenancy {
     fn carried_out(
         &mut self,
         plan: &[crate::correlate::Component],
-        ids: Vec<String>,
+        ids: &[String],
         now: Timestamp,
     ) {
         let numbers: Vec<u64> = ids.iter().map(|id| self.number(id)).collect();

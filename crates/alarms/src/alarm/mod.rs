@@ -173,6 +173,8 @@ pub struct Occurrence {
     pub ends_at: Option<Timestamp>,
     /// A digest of the publisher's own idempotency key (`CloudEvents` source and id).
     pub source_key: Option<String>,
+    /// Whether the source repeats what is so, rather than telling each change once.
+    pub is_repeated: bool,
 }
 
 impl Occurrence {
@@ -245,8 +247,8 @@ pub struct Alarm {
     pub attributes: String,
     /// Once this has passed unrefreshed, it is cleared.
     pub ends_at: Option<Timestamp>,
-    /// Whether that is how it cleared.
-    pub has_lapsed: bool,
+    /// Cleared by a source that repeats what is so, or by its silence: the same raise once more means that it is there.
+    pub may_return: bool,
 }
 
 impl Alarm {

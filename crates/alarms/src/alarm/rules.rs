@@ -63,7 +63,7 @@ fn begin(id: &str, by: &Occurrence, now: Timestamp) -> Alarm {
         source_system: by.source_system.clone(),
         attributes: by.attributes.clone(),
         ends_at: None,
-        has_lapsed: false,
+        may_return: false,
     }
 }
 
@@ -118,6 +118,7 @@ fn clear(alarm: &mut Alarm, by: &Occurrence, is_new: bool) -> Effect {
     }
     alarm.source_system.clone_from(&by.source_system);
     close(alarm, by.at);
+    alarm.may_return = by.is_repeated;
     Effect::Cleared
 }
 
@@ -125,7 +126,7 @@ fn clear(alarm: &mut Alarm, by: &Occurrence, is_new: bool) -> Effect {
 fn open(alarm: &mut Alarm) {
     alarm.condition = Condition::Raised;
     alarm.cleared_at = None;
-    alarm.has_lapsed = false;
+    alarm.may_return = false;
 }
 
 /// Makes a raised alarm a cleared one.
@@ -133,6 +134,7 @@ fn close(alarm: &mut Alarm, at: Timestamp) {
     alarm.condition = Condition::Cleared;
     alarm.cleared_at = Some(at);
     alarm.ends_at = None;
+    alarm.may_return = false;
 }
 
 /// Clears an alarm whose end has passed unrefreshed. False where that is not so.
@@ -142,7 +144,7 @@ pub fn lapse(alarm: &mut Alarm, now: Timestamp) -> bool {
         return false;
     };
     close(alarm, end);
-    alarm.has_lapsed = true;
+    alarm.may_return = true;
     alarm.updated_at = now;
     true
 }
@@ -159,34 +161,33 @@ fn tell(alarm: &mut Alarm, by: &Occurrence) {
     }
 }
 
-/// What the same raise once more can change: the time at which the alarm ends by itself.
+/// What the same raise once more can change, where its source repeats what is so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
     /// Nothing.
     Nothing,
     /// It ends at another time.
     Moved,
-    /// It had lapsed, because its source was silent for too long, and is there again.
+    /// It was over, as far as its source or its silence told, and is there again. A person's clear stands.
     Returned,
 }
 
 /// Takes the same raise once more.
 pub fn refresh(alarm: &mut Alarm, by: &Occurrence, now: Timestamp) -> Refresh {
-    let Some(end) = by.ends_at.filter(|end| by.is_raise() && *end > now) else {
-        return Refresh::Nothing;
-    };
-    if alarm.raised_at != Some(by.at) {
+    let is_past = by.ends_at.is_some_and(|end| end <= now);
+    let is_current = by.is_repeated && by.is_raise() && alarm.raised_at == Some(by.at);
+    if is_past || !is_current {
         return Refresh::Nothing;
     }
     match alarm.condition {
-        Condition::Raised if alarm.ends_at == Some(end) => Refresh::Nothing,
+        Condition::Raised if alarm.ends_at == by.ends_at => Refresh::Nothing,
         Condition::Raised => {
-            alarm.ends_at = Some(end);
+            alarm.ends_at = by.ends_at;
             Refresh::Moved
         }
-        Condition::Cleared if alarm.has_lapsed => {
+        Condition::Cleared if alarm.may_return => {
             open(alarm);
-            (alarm.ends_at, alarm.updated_at) = (Some(end), now);
+            (alarm.ends_at, alarm.updated_at) = (by.ends_at, now);
             Refresh::Returned
         }
         Condition::Cleared => Refresh::Nothing,

@@ -15,7 +15,7 @@ const CHUNK: usize = 64;
 
 pub(super) const COLUMNS: &str = "id, entity_id, entity_external_id, alarm_type, specific_problem, probable_cause, severity, condition, \
      operator_state, acknowledged_by, acknowledged_at, shelved_by, shelve_reason, shelve_expires_at, raised_at, cleared_at, \
-     first_raised_at, updated_at, raise_count, flap_count, flaps, cluster_id, source_system, attributes, ends_at, has_lapsed";
+     first_raised_at, updated_at, raise_count, flap_count, flaps, cluster_id, source_system, attributes, ends_at, may_return";
 
 pub(super) fn read(row: RowRef<'_>) -> Result<Alarm, DbError> {
     let text = |at| row.text(at).map(str::to_owned);
@@ -52,7 +52,7 @@ pub(super) fn read(row: RowRef<'_>) -> Result<Alarm, DbError> {
         source_system: text(22)?,
         attributes: text(23)?,
         ends_at: time(24)?,
-        has_lapsed: row.int(25)? != 0,
+        may_return: row.int(25)? != 0,
     })
 }
 
@@ -187,7 +187,7 @@ fn values<'a>(tenant: i64, alarm: &'a Alarm, words: &'a str, flaps: &'a str) -> 
         (&alarm.source_system).into(),
         (&alarm.attributes).into(),
         micros(alarm.ends_at),
-        i64::from(alarm.has_lapsed).into(),
+        i64::from(alarm.may_return).into(),
         tenant.into(),
         alarm.event_at().as_micros().into(),
         words.into(),

@@ -26,6 +26,7 @@ fn occurrence(perceived: Perceived, secs: i64) -> Occurrence {
         attributes: "{}".into(),
         ends_at: None,
         source_key: None,
+        is_repeated: false,
     }
 }
 
@@ -163,7 +164,7 @@ fn what_people_made_of_it_is_an_axis_of_its_own() {
 #[test]
 fn an_end_that_is_not_refreshed_clears_and_a_refresh_brings_it_back() {
     let mut by = raise(10);
-    by.ends_at = Some(at(100));
+    (by.ends_at, by.is_repeated) = (Some(at(100)), true);
     let mut alarm = after(&[by.clone()]);
     assert!(!rules::lapse(&mut alarm, at(99)));
     by.ends_at = Some(at(200));
@@ -180,11 +181,19 @@ fn an_end_that_is_not_refreshed_clears_and_a_refresh_brings_it_back() {
     by.ends_at = Some(at(400));
     assert_eq!(rules::refresh(&mut alarm, &by, at(300)), Refresh::Returned);
     assert_eq!((alarm.condition, alarm.flap_count), (Condition::Raised, 0));
-    // What its source has cleared is over, whatever else is still on its way.
-    let (mut alarm, effect) = rules::apply("id", Some(alarm), &clear(350), at(350));
+    // What a source that repeats itself has cleared is there again where it says so; what a person has cleared is not.
+    let mut over = clear(350);
+    over.is_repeated = true;
+    let (mut alarm, effect) = rules::apply("id", Some(alarm), &over, at(350));
     assert_eq!(effect, Effect::Cleared);
-    by.ends_at = Some(at(500));
-    assert_eq!(rules::refresh(&mut alarm, &by, at(360)), Refresh::Nothing);
+    by.ends_at = None;
+    assert_eq!(rules::refresh(&mut alarm, &by, at(360)), Refresh::Returned);
+    assert!(rules::clear_by_hand(&mut alarm, at(370)));
+    assert_eq!(rules::refresh(&mut alarm, &by, at(380)), Refresh::Nothing);
+    // Other sources tell each change once: theirs is over.
+    let mut alarm = after(&[raise(10), clear(20)]);
+    by.is_repeated = false;
+    assert_eq!(rules::refresh(&mut alarm, &by, at(30)), Refresh::Nothing);
 }
 
 #[test]

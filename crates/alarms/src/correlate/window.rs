@@ -129,7 +129,7 @@ impl Window {
         }
         network.learn(&topology);
         (self.network, self.topology) = (network, topology);
-        self.link(&[i64::MIN / 4..i64::MAX / 4]);
+        self.link(std::slice::from_ref(&(i64::MIN / 4..i64::MAX / 4)));
     }
 
     /// Takes in occurrences, in any order.

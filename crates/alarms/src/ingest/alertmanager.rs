@@ -92,6 +92,7 @@ fn alert(r: &mut Reading, context: Context<'_>, source: &str) -> Option<Occurren
         attributes: native::text(attributes),
         ends_at: ends_at.filter(|_| !is_over),
         source_key: None,
+        is_repeated: true,
     })
 }
 

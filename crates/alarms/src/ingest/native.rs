@@ -50,6 +50,7 @@ pub(crate) fn alarm(r: &mut Reading, context: Context<'_>) -> Option<Occurrence>
         attributes: text(attributes),
         ends_at: None,
         source_key: None,
+        is_repeated: false,
     })
 }
 

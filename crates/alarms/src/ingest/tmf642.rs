@@ -58,6 +58,7 @@ fn alarm(r: &mut Reading, context: Context<'_>) -> Option<Occurrence> {
         attributes: native::text(attributes),
         ends_at: None,
         source_key: None,
+        is_repeated: false,
     })
 }
 

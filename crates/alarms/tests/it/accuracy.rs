@@ -83,7 +83,10 @@ fn scikit_learn_finds_the_promised_agreement() {
     for (a, b) in ours.iter().zip(&theirs) {
         assert!((a - b).abs() < 1e-9, "{a} is not scikit-learn's {b}");
     }
-    for (&(load, missing, least), of) in cases.iter().zip(theirs.chunks(SEEDS as usize)) {
+    for (&(load, missing, least), of) in cases
+        .iter()
+        .zip(theirs.chunks(usize::try_from(SEEDS).unwrap()))
+    {
         let mean = of.iter().sum::<f64>() / SEEDS as f64;
         println!("{load:?}, {missing} of the relations missing: {mean:.4}");
         assert!(mean >= least, "{load:?}, {missing} missing: {mean:.4}");

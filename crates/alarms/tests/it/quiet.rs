@@ -3,9 +3,10 @@
 use std::path::Path;
 
 /// What the module may stand on. None of it reaches beyond this process but the core, whose log and database it is given.
-const ALLOWED: [&str; 11] = [
+const ALLOWED: [&str; 12] = [
     "aws-lc-rs",
     "fastrand",
+    "foldhash",
     "metrics",
     "parking_lot",
     "serde",

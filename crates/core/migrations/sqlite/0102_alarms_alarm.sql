@@ -29,7 +29,7 @@ CREATE TABLE alarms (
     source_system TEXT NOT NULL,
     attributes TEXT NOT NULL,
     ends_at BIGINT,
-    has_lapsed BIGINT NOT NULL,
+    may_return BIGINT NOT NULL,
     words TEXT NOT NULL,
     PRIMARY KEY (tenant, id)
 );

@@ -237,6 +237,7 @@ fn core() -> Vec<Route> {
         at("/problems/{slug}").get(problems::get),
         at("/").get(page::index),
         at("/app.js").get(page::script),
+        at("/noc.js").get(page::noc),
         at("/app.css").get(page::style),
     ]
 }
@@ -356,7 +357,7 @@ mod tests {
                 described.insert((path.clone(), method.to_uppercase()));
             }
         }
-        let files = ["/", "/app.js", "/app.css"];
+        let files = ["/", "/app.js", "/noc.js", "/app.css"];
         let routed: BTreeSet<_> = routes()
             .iter()
             .filter(|r| !files.contains(&r.path))

@@ -132,15 +132,19 @@ fn alarms_in_the_body_are_correlated_and_forgotten() {
         Some(&root),
         &json!({ "alarms": alarms }),
     );
-    answer.is_problem(422, None);
+    answer.is_problem(422, Some("alarms.severity"));
     assert_eq!(
         answer.json()["detail"][0]["loc"],
         json!(["body", "alarms", 1, "severity"])
     );
-    for body in [json!({"from": 7}), json!({"other": 1}), json!([])] {
+    for (body, field) in [
+        (json!({"from": 7}), Some("from")),
+        (json!({"other": 1}), Some("other")),
+        (json!([]), Some("")),
+    ] {
         server
             .post("/api/v1/alarms/correlate", Some(&root), &body)
-            .is_problem(422, None);
+            .is_problem(422, field);
     }
 }
 

@@ -97,6 +97,8 @@ fn prometheus(program: &str, targets: &[(&str, &str)]) -> (Running, TempDir) {
     let args = [
         "--config.file=config.yml",
         "--storage.tsdb.path=data",
+        // Its first notice is lost: it looks for who is to be told only every five seconds.
+        "--rules.alert.resend-delay=5s",
         &format!("--web.listen-address={}", free_address()),
     ];
     let running = Running::start(program, folder.path(), &args);

@@ -47,7 +47,14 @@ fn alertmanagers_webhook_raises_and_resolves() {
         ),
         (&json!(1), &json!("n1 is down"))
     );
-    server.post(path, Some(&token), &alert("resolved", &ago(5)));
+    for _ in 0..2 {
+        server.post(path, Some(&token), &alert("resolved", &ago(5)));
+        assert_eq!(list(&server, &token, "condition=cleared")["total"], 1);
+        // It resolves what it has not heard of for a while, and says once more that it is there.
+        server.post(path, Some(&token), &alert("firing", "0001-01-01T00:00:00Z"));
+        assert_eq!(list(&server, &token, "condition=raised")["total"], 1);
+    }
+    server.post(path, Some(&token), &alert("resolved", &ago(4)));
     assert_eq!(list(&server, &token, "condition=cleared")["total"], 1);
     server
         .post(path, Some(&token), &json!({ "version": "4" }))

@@ -13,6 +13,7 @@
 
 mod alarms_care;
 mod alarms_correlate;
+mod alarms_denials;
 mod alarms_incidents;
 mod alarms_ingest;
 mod alarms_network;

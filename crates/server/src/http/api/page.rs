@@ -50,6 +50,15 @@ pub(crate) async fn script(request: Request) -> Response {
     )
 }
 
+/// The script of its network operations part.
+pub(crate) async fn noc(request: Request) -> Response {
+    file(
+        &request,
+        "text/javascript; charset=utf-8",
+        include_str!("../page/noc.js"),
+    )
+}
+
 /// Its looks.
 pub(crate) async fn style(request: Request) -> Response {
     file(

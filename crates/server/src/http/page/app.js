@@ -32,8 +32,12 @@ function signIn() {
   token = sessionStorage.getItem("tidings-token") ?? "";
   $("signin").hidden = token !== "";
   $("live").hidden = token === "";
-  if (token) connect();
-  else state("offline", "not signed in");
+  if (token) {
+    connect();
+    dispatchEvent(new Event("tidings-signed-in"));
+  } else {
+    state("offline", "not signed in");
+  }
 }
 
 function signOut(why) {
@@ -105,6 +109,7 @@ function take(event) {
   const age = Date.now() - Date.parse(event.time);
   if (age >= 0 && age < 60_000) latencies.push(age);
   if (latencies.length > 500) latencies = latencies.slice(-250);
+  dispatchEvent(new CustomEvent("tidings-event", { detail: event }));
   waiting.push(event);
   if (waiting.length > ROWS) waiting.shift();
 }
