@@ -4,13 +4,16 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+use tidings_alarms::alarm::Request;
+use tidings_alarms::ingest::{Context, native};
 use tidings_core::event::{EventType, Json, NewEvent};
 use tidings_core::log::Batch;
 use tidings_core::retention::{Keep, TopicRule};
 use tidings_core::tenant::Tenant;
 use tidings_core::topic::{Pattern, Topic};
 
-use super::simulate::traffic::{Simulated, Traffic};
+use super::simulate::traffic::{Simulated, Traffic, entities};
 use super::{ConfigArgs, Failure, keygen, token};
 use crate::app::{App, make_folder};
 use crate::config::{self, Config, Loaded};
@@ -106,10 +109,23 @@ pub(super) async fn traffic(app: App) {
     let Ok(tenant) = Tenant::new(TENANT) else {
         return;
     };
+    if let Err(error) = app.alarms.put_entities(&tenant, entities()).await {
+        tracing::warn!(%error, "the demo's network could not be stored");
+    }
     let mut traffic = Traffic::new(app.clock.now().as_micros().unsigned_abs());
     loop {
         tokio::time::sleep(PACE.mul_f64(0.5 + fastrand::f64())).await;
-        let Some(event) = event(&traffic.next(app.clock.now())) else {
+        let simulated = traffic.next(app.clock.now());
+        if simulated.topic == "alarms" {
+            // What else there is of alarms, the server makes by itself.
+            if let Some(alarm) = simulated.alarm()
+                && let Err(error) = raise(&app, &tenant, alarm).await
+            {
+                tracing::warn!(%error, "an alarm of the demo's could not be taken in");
+            }
+            continue;
+        }
+        let Some(event) = event(&simulated) else {
             continue;
         };
         let batch = Batch {
@@ -121,6 +137,18 @@ pub(super) async fn traffic(app: App) {
             tracing::warn!(%error, "the demo's traffic could not be published");
         }
     }
+}
+
+async fn raise(app: &App, tenant: &Tenant, alarm: Value) -> Result<(), tidings_alarms::Error> {
+    let context = Context {
+        config: app.alarms.config(),
+        now: app.clock.now(),
+    };
+    let request = Request {
+        occurrences: vec![native::one(alarm, context)?],
+        trace: None,
+    };
+    app.alarms.ingest(tenant, request).await.map(drop)
 }
 
 fn event(simulated: &Simulated) -> Option<NewEvent> {

@@ -98,7 +98,7 @@ async function readLists() {
 
 function showClusters() {
   const latest = [...clusters.values()].filter((c) => !c.merged_into).slice(-SHOWN).reverse();
-  $("cluster-list").replaceChildren(...latest.map((c) => item(c.severity, `${c.alarm_count} alarms`, `root ${c.root_cause_entity_id ?? "not known"}${c.is_emergency_service ? " · emergency service" : ""}`)));
+  $("cluster-list").replaceChildren(...latest.map((c) => item(c.severity, `${c.alarm_count} ${c.alarm_count === 1 ? "alarm" : "alarms"}`, `root ${c.root_cause_entity_id ?? "not known"}${c.is_emergency_service ? " · emergency service" : ""}`)));
 }
 
 function showIncidents() {
@@ -106,9 +106,9 @@ function showIncidents() {
   $("incident-list").replaceChildren(...latest.map((i) => {
     const [next] = LEGAL[i.status] ?? [];
     const button = next
-      ? act(WORDS[next], `${WORDS[next]} ${i.title}`, `/api/v1/incidents/${encodeURIComponent(i.id)}`, { method: "PATCH", body: JSON.stringify({ status: next }) })
+      ? act(WORDS[next], `${WORDS[next]} the incident on ${i.entity_id ?? i.title}`, `/api/v1/incidents/${encodeURIComponent(i.id)}`, { method: "PATCH", body: JSON.stringify({ status: next }) })
       : element("small", "");
-    return item(i.severity, i.title, `${i.priority} · ${i.status.replace("_", " ")} · ${since(i.created_at)}`, button);
+    return item(i.severity, i.entity_id ?? i.title, `${i.priority} · ${i.status.replace("_", " ")} · ${since(i.created_at)}`, button);
   }));
 }
 

@@ -89,6 +89,30 @@ const EFFECTS: [Problem; 5] = [
 ];
 const OPERATORS: [&str; 4] = ["a.okafor", "m.lindqvist", "j.tanaka", "r.mendes"];
 
+/// Every entity that an alarm can be of, with what it hangs on.
+pub(crate) fn entities() -> Vec<Value> {
+    let mut all: Vec<Value> = (1..=4)
+        .map(|core| json!({ "id": format!("core-{core}"), "entity_type": "ROUTER", "sla_tier": "GOLD" }))
+        .collect();
+    for aggregator in 1..=24 {
+        let id = format!("agg-{aggregator:02}");
+        let core = format!("core-{}", (aggregator - 1) / 6 + 1);
+        all.push(json!({ "id": id, "entity_type": "SWITCH", "depends_on": [core], "sla_tier": "SILVER" }));
+        for site in 1..=10 {
+            let name = format!("{aggregator:02}{site:02}");
+            let entity_type = if site == 10 {
+                "EMERGENCY_SERVICE"
+            } else {
+                "SITE"
+            };
+            let site_id = format!("site-{name}");
+            all.push(json!({ "id": site_id, "entity_type": entity_type, "depends_on": [id], "sla_tier": "BRONZE", "revenue_weight": 1.0 }));
+            all.extend((1..=3).map(|cell| json!({ "id": format!("cell-{name}-{cell}"), "entity_type": "CELL", "part_of": [site_id] })));
+        }
+    }
+    all
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Network {
     open: Vec<Open>,
@@ -168,12 +192,13 @@ impl Network {
     /// A fault somewhere in the tree; the higher, the more it takes with it.
     fn fault(&mut self, rng: &mut Rng, now: Timestamp) -> Simulated {
         let (aggregator, site) = (rng.u32(1..=24), rng.u32(1..=10));
+        let core = (aggregator - 1) / 6 + 1;
         let site_name = |site: u32| format!("site-{aggregator:02}{site:02}");
         let cells =
             |site: u32| (1..=3).map(move |cell| format!("cell-{aggregator:02}{site:02}-{cell}"));
         let (entity, below): (String, Vec<String>) = match rng.u32(0..100) {
             0..3 => (
-                format!("core-{}", rng.u32(1..=4)),
+                format!("core-{core}"),
                 (1..=10)
                     .map(site_name)
                     .chain([format!("agg-{aggregator:02}")])

@@ -37,7 +37,37 @@ impl Simulated {
             data,
         }
     }
+
+    /// What a network element would send of it, where it is an alarm: tidings makes the event, and all that follows from it.
+    pub(crate) fn alarm(&self) -> Option<Value> {
+        let is_clear = match self.kind {
+            "alarm_ingested" => false,
+            "alarm_cleared" => true,
+            _ => return None,
+        };
+        let mut alarm = serde_json::Map::new();
+        for name in [
+            "entity_id",
+            "entity_external_id",
+            "alarm_type",
+            "specific_problem",
+            "probable_cause",
+            "severity",
+            "raised_at",
+            "source_system",
+        ] {
+            alarm.insert(name.to_owned(), self.data.get(name)?.clone());
+        }
+        if is_clear {
+            alarm.insert("severity".to_owned(), "cleared".into());
+            alarm.insert("raised_at".to_owned(), self.data.get("cleared_at")?.clone());
+        }
+        Some(alarm.into())
+    }
 }
+
+/// The network that the alarms come from, as entities: parents before children.
+pub(crate) use alarms::entities;
 
 /// A source of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
