@@ -363,9 +363,11 @@ fn read(conn: &mut Conn, tenant: i64, from: Timestamp, to: Timestamp) -> Result<
 
 /// Raises and clears before a moment, of entities whose type is known, but for those that change nothing.
 fn turns(conn: &mut Conn, tenant: i64, to: Timestamp) -> Result<Vec<Turn>, DbError> {
+    // CROSS has SQLite begin with the occurrences: they have no index by alarm.
     const SQL: &str = "SELECT o.alarm_id, a.entity_id, o.raised_at, o.is_raise, o.severity FROM alarm_occurrences o \
-         JOIN alarms a ON a.tenant = o.tenant AND a.id = o.alarm_id JOIN entities e ON e.tenant = a.tenant AND e.id = a.entity_id \
-         WHERE o.tenant = $1 AND o.raised_at < $2 AND e.entity_type IS NOT NULL ORDER BY o.raised_at, o.is_raise DESC";
+         CROSS JOIN alarms a CROSS JOIN entities e WHERE o.tenant = $1 AND o.raised_at < $2 AND a.tenant = o.tenant \
+         AND a.id = o.alarm_id AND e.tenant = a.tenant AND e.id = a.entity_id AND e.entity_type IS NOT NULL \
+         ORDER BY o.raised_at, o.is_raise DESC";
     let mut state: HashMap<String, bool> = HashMap::new();
     let mut turns = Vec::new();
     conn.each(SQL, &[tenant.into(), to.as_micros().into()], |row| {

@@ -7,7 +7,7 @@ use tidings_core::db::{Conn, DbError, RowRef, Value};
 
 use super::{Incident, Mark, Severity};
 use crate::entity::emergency_rule;
-use crate::rows::{among, insert, list};
+use crate::rows::{among, by, insert, list};
 
 /// What [`read`] reads, in its order.
 pub(super) const COLUMNS: &str = "id, title, severity, severity_reason, is_emergency, status, entity_id, entity_external_id, \
@@ -67,7 +67,13 @@ pub(super) fn read(row: RowRef<'_>) -> Result<Incident, DbError> {
 
 /// One of a tenant's incidents, with its alarms.
 pub fn get(conn: &mut Conn, tenant: i64, id: &str) -> Result<Option<Incident>, DbError> {
-    one(conn, tenant, "id = $2", &[id.into()])
+    one(
+        conn,
+        tenant,
+        "sqlite_autoindex_incidents_1",
+        "id = $2",
+        &[id.into()],
+    )
 }
 
 /// The incident of a cluster.
@@ -76,7 +82,13 @@ pub(super) fn of_cluster(
     tenant: i64,
     cluster_id: &str,
 ) -> Result<Option<Incident>, DbError> {
-    one(conn, tenant, "cluster_id = $2", &[cluster_id.into()])
+    one(
+        conn,
+        tenant,
+        "incidents_by_cluster",
+        "cluster_id = $2",
+        &[cluster_id.into()],
+    )
 }
 
 /// One that is not over, has this title, and is about the same entity.
@@ -92,7 +104,7 @@ pub(super) fn alike(
     );
     let (entity_id, external_id) = (entity_id.unwrap_or(""), external_id.unwrap_or(""));
     let params = [title.into(), entity_id.into(), external_id.into()];
-    one(conn, tenant, &which, &params)
+    one(conn, tenant, "incidents_by_title", &which, &params)
 }
 
 /// Those that are not over and have any of these alarms. Their alarms are not read.
@@ -104,8 +116,9 @@ pub(super) fn with_alarms(
     let mut found: Vec<Incident> = Vec::new();
     for alarm_ids in alarm_ids.chunks(IDS) {
         let sql = format!(
-            "SELECT {COLUMNS} FROM incidents WHERE tenant = $1 AND status IN {UNDER_WAY} AND id IN \
+            "SELECT {COLUMNS} FROM incidents{} WHERE tenant = $1 AND status IN {UNDER_WAY} AND id IN \
              (SELECT incident_id FROM incident_alarms WHERE tenant = $1 AND alarm_id IN {}) ORDER BY created_at, id",
+            by(conn, "sqlite_autoindex_incidents_1"),
             among(conn, 2)
         );
         for incident in conn.rows(&sql, &[tenant.into(), (&list(alarm_ids)).into()], read)? {
@@ -120,11 +133,13 @@ pub(super) fn with_alarms(
 fn one(
     conn: &mut Conn,
     tenant: i64,
+    index: &str,
     which: &str,
     params: &[Value<'_>],
 ) -> Result<Option<Incident>, DbError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM incidents WHERE tenant = $1 AND {which} ORDER BY created_at, id LIMIT 1"
+        "SELECT {COLUMNS} FROM incidents{} WHERE tenant = $1 AND {which} ORDER BY created_at, id LIMIT 1",
+        by(conn, index)
     );
     let mut all = vec![tenant.into()];
     all.extend_from_slice(params);
@@ -175,11 +190,12 @@ pub(super) fn add_alarms(
 
 /// How an incident's alarms stand: whether any is raised, and whether any is known at all.
 pub(super) fn standing(conn: &mut Conn, tenant: i64, id: &str) -> Result<(bool, bool), DbError> {
-    // Two questions that each end at the first row found: in a storm, counting at every clear would be quadratic.
+    // Two questions that each end at the first row found: in a storm, counting at every clear would be quadratic. CROSS
+    // has SQLite begin with the incident's alarms, and not with all that are raised.
     let mut any = |condition: &str| {
         let sql = format!(
-            "SELECT 1 FROM incident_alarms i JOIN alarms a ON a.tenant = i.tenant AND a.id = i.alarm_id \
-             WHERE i.tenant = $1 AND i.incident_id = $2{condition} LIMIT 1"
+            "SELECT 1 FROM incident_alarms i CROSS JOIN alarms a \
+             WHERE i.tenant = $1 AND i.incident_id = $2 AND a.tenant = i.tenant AND a.id = i.alarm_id{condition} LIMIT 1"
         );
         let found = conn.row(&sql, &[tenant.into(), id.into()], |_| Ok(()))?;
         Ok::<_, DbError>(found.is_some())
@@ -290,8 +306,9 @@ pub(super) fn emergency_alarm(
     alarm_ids: &[String],
 ) -> Result<Option<String>, DbError> {
     let sql = format!(
-        "SELECT entity_id, entity_external_id FROM alarms WHERE tenant = $1 AND id IN {} \
+        "SELECT entity_id, entity_external_id FROM alarms{} WHERE tenant = $1 AND id IN {} \
          AND UPPER(entity_external_id) LIKE '%EMERGENCY%' ORDER BY entity_external_id, entity_id LIMIT 1",
+        by(conn, "sqlite_autoindex_alarms_1"),
         among(conn, 2)
     );
     let alarm_ids = list(alarm_ids);
@@ -308,7 +325,7 @@ pub(crate) fn alarm_facts(
     id: &str,
 ) -> Result<crate::sitrep::AlarmFacts, DbError> {
     let sql = "SELECT a.alarm_type, a.condition, COUNT(*), MIN(a.first_raised_at) FROM incident_alarms i \
-               JOIN alarms a ON a.tenant = i.tenant AND a.id = i.alarm_id WHERE i.tenant = $1 AND i.incident_id = $2 \
+               CROSS JOIN alarms a WHERE i.tenant = $1 AND i.incident_id = $2 AND a.tenant = i.tenant AND a.id = i.alarm_id \
                GROUP BY a.alarm_type, a.condition ORDER BY a.alarm_type, a.condition";
     let rows = conn.rows(sql, &[tenant.into(), id.into()], |row| {
         let number = u64::try_from(row.int(2)?).unwrap_or(0);

@@ -9,7 +9,7 @@ use tidings_alarms::cluster::Cluster;
 use tidings_alarms::cluster::demand::Demand;
 use tidings_alarms::ingest::{Context, native};
 use tidings_alarms::simulate::{Flaws, Load, Run, run};
-use tidings_alarms::{Alarms, Config, Severity};
+use tidings_alarms::{Alarms, Config, Error, Severity};
 use tidings_core::clock::Timestamp;
 use tidings_core::event::{EventType, Json, NewEvent};
 use tidings_core::log::{Batch, dead_letter};
@@ -24,16 +24,22 @@ fn body(entity: &str, kind: &str, severity: &str, at: Timestamp) -> Value {
 }
 
 async fn raise(alarms: &Alarms, of: &Tenant, bodies: Vec<Value>) -> Vec<String> {
-    let context = Context {
-        config: alarms.config(),
-        now: alarms.clock().now(),
-    };
-    let request = Request {
-        occurrences: native::many(bodies, context).unwrap(),
-        trace: None,
-    };
-    let accepted = alarms.ingest(of, request).await.unwrap();
-    accepted.0.into_iter().map(|o| o.event_id).collect()
+    loop {
+        let context = Context {
+            config: alarms.config(),
+            now: alarms.clock().now(),
+        };
+        let request = Request {
+            occurrences: native::many(bodies.clone(), context).unwrap(),
+            trace: None,
+        };
+        match alarms.ingest(of, request).await {
+            Ok(accepted) => return accepted.0.into_iter().map(|o| o.event_id).collect(),
+            // A writer from before the restart is still there: a source tries again.
+            Err(Error::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(e) => panic!("{e}"),
+        }
+    }
 }
 
 fn work(alarms: &Alarms) -> JoinHandle<()> {
