@@ -9,7 +9,7 @@ use tidings_core::db::{Conn, DbError};
 use tidings_core::tenant::Tenant;
 
 use crate::incident::Severity;
-use crate::{Alarms, Error};
+use crate::{Alarms, Error, cluster};
 
 /// How far back a scorecard looks where nobody says.
 pub const DAYS: u64 = 30;
@@ -354,29 +354,20 @@ fn read(conn: &mut Conn, tenant: i64, from: Timestamp, to: Timestamp) -> Result<
         to,
         incidents,
         alarm_count,
-        cluster_count: clusters(conn, tenant, from, to)?,
+        cluster_count: cluster::store::number(conn, tenant, from, to)?,
         entities: entities.into_iter().collect(),
         types: types.into_iter().collect(),
         turns: turns(conn, tenant, to)?,
     })
 }
 
-fn clusters(conn: &mut Conn, tenant: i64, from: Timestamp, to: Timestamp) -> Result<u64, DbError> {
-    let sql = "SELECT COUNT(*) FROM incidents WHERE tenant = $1 AND created_at >= $2 AND created_at < $3 AND cluster_id IS NOT NULL";
-    let window = [
-        tenant.into(),
-        from.as_micros().into(),
-        to.as_micros().into(),
-    ];
-    let clusters = conn.row(sql, &window, |row| row.int(0))?;
-    Ok(u64::try_from(clusters.unwrap_or(0)).unwrap_or(0))
-}
-
 /// Raises and clears before a moment, of entities whose type is known, but for those that change nothing.
 fn turns(conn: &mut Conn, tenant: i64, to: Timestamp) -> Result<Vec<Turn>, DbError> {
+    // CROSS has SQLite begin with the occurrences: they have no index by alarm.
     const SQL: &str = "SELECT o.alarm_id, a.entity_id, o.raised_at, o.is_raise, o.severity FROM alarm_occurrences o \
-         JOIN alarms a ON a.tenant = o.tenant AND a.id = o.alarm_id JOIN entities e ON e.tenant = a.tenant AND e.id = a.entity_id \
-         WHERE o.tenant = $1 AND o.raised_at < $2 AND e.entity_type IS NOT NULL ORDER BY o.raised_at, o.is_raise DESC";
+         CROSS JOIN alarms a CROSS JOIN entities e WHERE o.tenant = $1 AND o.raised_at < $2 AND a.tenant = o.tenant \
+         AND a.id = o.alarm_id AND e.tenant = a.tenant AND e.id = a.entity_id AND e.entity_type IS NOT NULL \
+         ORDER BY o.raised_at, o.is_raise DESC";
     let mut state: HashMap<String, bool> = HashMap::new();
     let mut turns = Vec::new();
     conn.each(SQL, &[tenant.into(), to.as_micros().into()], |row| {

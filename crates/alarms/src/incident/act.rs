@@ -386,7 +386,7 @@ fn open(tx: &mut Tx<'_>, new: NewIncident, actor: &Actor) -> Result<(Incident, b
 fn stays(tx: &mut Tx<'_>, tenant: i64, id: &str) -> Result<cluster::Cluster, Error> {
     let mut id = id.to_owned();
     for _ in 0..MAX_MERGES {
-        let Some(found) = cluster_of(tx, tenant, &id)? else {
+        let Some(found) = cluster::store::get(tx, tenant, &id)? else {
             break;
         };
         match found.merged_into {
@@ -395,10 +395,6 @@ fn stays(tx: &mut Tx<'_>, tenant: i64, id: &str) -> Result<cluster::Cluster, Err
         }
     }
     Err(Invalid::member("cluster_id", "value_error", "names no cluster").into())
-}
-
-fn cluster_of(_: &mut Tx<'_>, _: i64, _: &str) -> Result<Option<cluster::Cluster>, DbError> {
-    Ok(None)
 }
 
 /// Why what was named by hand is an emergency service, where it is.

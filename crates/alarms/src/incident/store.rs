@@ -190,11 +190,12 @@ pub(super) fn add_alarms(
 
 /// How an incident's alarms stand: whether any is raised, and whether any is known at all.
 pub(super) fn standing(conn: &mut Conn, tenant: i64, id: &str) -> Result<(bool, bool), DbError> {
-    // Two questions that each end at the first row found: in a storm, counting at every clear would be quadratic.
+    // Two questions that each end at the first row found: in a storm, counting at every clear would be quadratic. CROSS
+    // has SQLite begin with the incident's alarms, and not with all that are raised.
     let mut any = |condition: &str| {
         let sql = format!(
-            "SELECT 1 FROM incident_alarms i JOIN alarms a ON a.tenant = i.tenant AND a.id = i.alarm_id \
-             WHERE i.tenant = $1 AND i.incident_id = $2{condition} LIMIT 1"
+            "SELECT 1 FROM incident_alarms i CROSS JOIN alarms a \
+             WHERE i.tenant = $1 AND i.incident_id = $2 AND a.tenant = i.tenant AND a.id = i.alarm_id{condition} LIMIT 1"
         );
         let found = conn.row(&sql, &[tenant.into(), id.into()], |_| Ok(()))?;
         Ok::<_, DbError>(found.is_some())
@@ -324,7 +325,7 @@ pub(crate) fn alarm_facts(
     id: &str,
 ) -> Result<crate::sitrep::AlarmFacts, DbError> {
     let sql = "SELECT a.alarm_type, a.condition, COUNT(*), MIN(a.first_raised_at) FROM incident_alarms i \
-               JOIN alarms a ON a.tenant = i.tenant AND a.id = i.alarm_id WHERE i.tenant = $1 AND i.incident_id = $2 \
+               CROSS JOIN alarms a WHERE i.tenant = $1 AND i.incident_id = $2 AND a.tenant = i.tenant AND a.id = i.alarm_id \
                GROUP BY a.alarm_type, a.condition ORDER BY a.alarm_type, a.condition";
     let rows = conn.rows(sql, &[tenant.into(), id.into()], |row| {
         let number = u64::try_from(row.int(2)?).unwrap_or(0);

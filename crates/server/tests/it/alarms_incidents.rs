@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Request, Server, Setup, admin, token_of};
+use crate::support::{Answer, Request, Server, Setup, admin, eventually, token_of};
 
 const INCIDENTS: &str = "/api/v1/incidents";
 
@@ -583,4 +583,156 @@ fn a_report_is_told_in_words_and_a_scorecard_invents_nothing() {
     assert!(
         old["period_start"].is_string() && old["value_protected"]["revenue_protected"].is_null()
     );
+}
+
+fn alarm(entity: &str, kind: &str, severity: &str) -> Value {
+    json!({
+        "entity_id": entity, "alarm_type": kind, "severity": severity, "raised_at": "2026-02-23T19:00:00Z",
+        "source_system": "t",
+    })
+}
+
+fn ingest(server: &Server, token: &str, alarms: &[Value]) {
+    let answer = server.post("/api/v1/alarms/ingest/batch", Some(token), &json!(alarms));
+    assert_eq!(answer.status, 202, "{}", answer.body);
+}
+
+/// The only incident, once there is one.
+fn only(server: &Server, token: &str) -> Value {
+    let list = || server.get(INCIDENTS, Some(token)).json();
+    eventually("an incident", || list()["total"] == 1);
+    list()["incidents"][0].clone()
+}
+
+#[test]
+fn a_fault_is_an_incident_from_its_cluster_until_its_last_alarm_clears() {
+    let server = Setup::default().start();
+    let root = admin();
+    for (id, body) in [
+        (
+            "site",
+            json!({"entity_type": "SITE", "revenue_weight": 5, "sla_tier": "GOLD"}),
+        ),
+        ("cell", json!({"entity_type": "CELL", "part_of": ["site"]})),
+    ] {
+        let path = format!("/api/v1/entities/{id}");
+        assert_eq!(send(&server, "PUT", &path, &root, Some(&body)).status, 201);
+    }
+    ingest(
+        &server,
+        &root,
+        &[
+            alarm("site", "POWER", "minor"),
+            alarm("cell", "DOWN", "critical"),
+        ],
+    );
+    let incident = only(&server, &root);
+    let of = id(&incident);
+    let cluster = incident["cluster_id"].as_str().unwrap();
+    assert_eq!(
+        incident["title"],
+        format!("Auto-created incident from cluster {cluster}")
+    );
+    assert_eq!(
+        (&incident["severity"], &incident["entity_id"]),
+        (&json!("critical"), &json!("site"))
+    );
+    assert_eq!(
+        (
+            &incident["alarm_count"],
+            incident["alarm_ids"].as_array().unwrap().len()
+        ),
+        (&json!(2), 2)
+    );
+    assert!(
+        !on(&server, "GET", &of, "reasoning", &root).json()["reasoning_chain"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        on(&server, "GET", &of, "impact", &root).json()["revenue_weight"],
+        5.0
+    );
+    // By hand for the same cluster it is the same incident.
+    let body = json!({"title": "Mine", "severity": "minor", "cluster_id": cluster});
+    let again = server.post(INCIDENTS, Some(&root), &body);
+    assert_eq!(
+        (again.status, again.json()["id"].as_str()),
+        (200, Some(of.as_str()))
+    );
+    ingest(
+        &server,
+        &root,
+        &[json!({
+            "entity_id": "site", "alarm_type": "POWER", "severity": "cleared", "raised_at": "2026-02-23T19:01:00Z", "source_system": "t",
+        })],
+    );
+    assert_eq!(
+        server.get(&format!("{INCIDENTS}/{of}"), Some(&root)).json()["status"],
+        "open"
+    );
+    // The last one is cleared by hand.
+    let alarms = server
+        .get("/api/v1/alarms?condition=raised", Some(&root))
+        .json();
+    let last = alarms["alarms"][0]["id"].as_str().unwrap();
+    let path = format!("/api/v1/alarms/{last}/clear");
+    assert_eq!(send(&server, "POST", &path, &root, None).status, 200);
+    let over = server.get(&format!("{INCIDENTS}/{of}"), Some(&root)).json();
+    assert_eq!(
+        (&over["status"], &over["resolved_by"]),
+        (&json!("resolved"), &json!("system"))
+    );
+    let card = server
+        .get("/api/v1/scorecard?from=2026-02-01T00:00:00Z", Some(&root))
+        .json();
+    assert_eq!(
+        (
+            &card["alarm_count"],
+            &card["cluster_count"],
+            &card["incident_count"]
+        ),
+        (&json!(2), &json!(1), &json!(1))
+    );
+    assert_eq!(card["noise_reduction_pct"], 50.0);
+    assert!(card["availability"]["CELL"].is_number() && card["availability"]["SITE"].is_number());
+    // It is all there after a kill, and stays over.
+    let (folder, setup) = server.kill();
+    let server = Server::start(folder, setup);
+    assert_eq!(only(&server, &root)["status"], "resolved");
+}
+
+#[test]
+fn what_opens_no_incident_by_itself_can_be_taken_up_by_hand() {
+    let server = Setup::default().set("incidents.min_severity=major").start();
+    let root = admin();
+    ingest(
+        &server,
+        &root,
+        &[
+            alarm("cell-1", "FAN", "minor"),
+            alarm("Emergency-line", "FAN", "minor"),
+        ],
+    );
+    // The emergency is one whatever its severity.
+    let emergency = only(&server, &root);
+    assert_eq!(
+        (&emergency["severity"], &emergency["priority"]),
+        (&json!("critical"), &json!("P1"))
+    );
+    let clusters = server.get("/api/v1/clusters", Some(&root)).json();
+    let clusters = clusters["clusters"].as_array().unwrap();
+    let mild = clusters
+        .iter()
+        .find(|c| c["cluster_id"] != emergency["cluster_id"]);
+    if let Some(mild) = mild {
+        let body =
+            json!({"title": "Noisy fan", "severity": "minor", "cluster_id": mild["cluster_id"]});
+        let taken = opened(&server, &root, &body);
+        assert_eq!(
+            (&taken["alarm_ids"], &taken["entity_id"]),
+            (&mild["alarm_ids"], &json!("cell-1"))
+        );
+    }
 }
