@@ -28,7 +28,7 @@ const MAX_ANSWER_BYTES: usize = 640 * 1024 * 1024;
 const MAX_PROBLEM_BYTES: usize = 64 * 1024;
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The wait before a publish is tried again, doubled every time.
+/// The wait before a request is tried again, doubled every time.
 const PUBLISH_RETRY: Duration = Duration::from_millis(200);
 
 type Provide = dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync;
@@ -84,7 +84,8 @@ impl Builder {
         self
     }
 
-    /// How often a publish is tried in all (default 3) where a repeat cannot store anything twice. 1 turns that off.
+    /// How often a request that brings something is tried in all (default 3) where a repeat cannot store anything twice. 1
+    /// turns that off.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
@@ -227,14 +228,25 @@ impl Client {
         key: Option<&str>,
         is_repeatable: bool,
     ) -> Result<Published, Error> {
+        self.try_again(is_repeatable, || self.send_events_once(body.clone(), key))
+            .await
+    }
+
+    /// Attempts a request as often as [`Builder::attempts`] says: after any temporary failure where a repeat is harmless,
+    /// else only where the server has certainly not taken it.
+    pub(crate) async fn try_again<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        is_repeatable: bool,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Error> {
         let mut backoff = Backoff::new(PUBLISH_RETRY, self.0.options.retry_most);
         let mut left = self.0.options.attempts;
         loop {
             left = left.saturating_sub(1);
-            match self.send_events_once(body.clone(), key).await {
+            match attempt().await {
                 Err(e) if left > 0 && (e.is_untouched() || is_repeatable && e.is_temporary()) => {
                     let wait = backoff.wait(e.retry_after(), fastrand::f64());
-                    tracing::debug!(error = %e, "publish failed, trying again");
+                    tracing::debug!(error = %e, "a request failed, trying again");
                     tokio::time::sleep(wait).await;
                 }
                 other => return other,
@@ -292,6 +304,11 @@ impl Client {
     #[must_use]
     pub fn stream(&self, subscription: Subscription) -> Stream {
         Stream::new(self.clone(), subscription)
+    }
+
+    /// How long a request that ends may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.options.timeout
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -26,4 +26,23 @@ impl Client {
         let request = request.header(CONTENT_TYPE, content_type).body(body);
         read_json(success(send(request).await?).await?).await
     }
+
+    /// The same for what the server keeps once however often it comes, as alarms and entities: tried again after a
+    /// failure that may pass, as a publish with a key is.
+    pub async fn post_repeatable(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Box<RawValue>, Error> {
+        let attempt = || async {
+            let request = self.request(Method::POST, self.url(path, &[])?).await?;
+            let request = request
+                .timeout(self.timeout())
+                .header(CONTENT_TYPE, content_type)
+                .body(body.clone());
+            read_json(success(send(request).await?).await?).await
+        };
+        self.try_again(true, attempt).await
+    }
 }

@@ -1,4 +1,4 @@
-//! Requests that end: publish and history.
+//! Requests that end: publish, history, and any other path.
 
 use tidings_client::{Client, Error, HistoryQuery, NewEvent};
 
@@ -95,4 +95,34 @@ async fn history_comes_in_pages() {
             .await
             .starts_with("get /api/v1/events?topic=a%2f*&topic=b&after=e-1&limit=5 ")
     );
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_sent_until_it_is_taken() {
+    let done = Act::Answer(json("202 Accepted", "", r#"{"event_ids":["1"]}"#));
+    let busy = Act::Answer(json("503 Busy", "connection: close\r\n", "{}"));
+    let server = Server::play(vec![Act::Close, busy, done]).await;
+    let body = r#"{"entity_id":"e"}"#;
+    let path = "api/v1/alarms/ingest/batch";
+    let client = server.client();
+    let sent = client.post_repeatable(path, "application/x-ndjson", body.into());
+    assert_eq!(sent.await.unwrap().get(), r#"{"event_ids":["1"]}"#);
+    let head = server.head(2).await;
+    assert!(
+        head.starts_with("post /api/v1/alarms/ingest/batch ")
+            && head.contains("authorization: bearer tok\r\n")
+            && head.contains("content-type: application/x-ndjson\r\n")
+            && head.ends_with(body),
+        "{head}"
+    );
+
+    let no = Act::Answer(json("422 No", "", r#"{"detail":"bad","field":"severity"}"#));
+    let client = Server::play(vec![no]).await.client();
+    let sent = client.post_repeatable(path, "application/json", "[]".into());
+    let error = sent.await.unwrap_err().to_string();
+    assert_eq!(error, "the server answered 422: bad (at severity)");
+
+    let client = Server::play(vec![Act::Close]).await.client();
+    let sent = client.post(path, "application/json", "{}".into());
+    assert!(matches!(sent.await, Err(Error::Lost(_))));
 }
