@@ -4,7 +4,7 @@
 //!
 //! - `severity`, `topology`, `error`: what the rest shares
 //! - `config`: the module's settings
-//! - `correlate`: which alarms are one fault; `simulate`: a network in which that is known
+//! - `correlate`: which alarms are one fault; `simulate`: a network in which that is known; `truth`: a file that says so
 //! - `reading`: from JSON that came in to values, or to all that is wrong with it
 //! - `rows`: SQL that every store needs
 //! - `entity`, `kpi`, `sleeping`: the network, what it measures, and which of it has fallen asleep
@@ -34,6 +34,7 @@ pub mod simulate;
 pub mod sitrep;
 pub mod sleeping;
 pub mod topology;
+pub mod truth;
 mod worker;
 
 use tidings_core::clock::Clock;

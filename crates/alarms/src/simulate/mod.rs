@@ -1,28 +1,33 @@
 //! A telecom network whose faults are known: what correlation is measured on. The same seed makes the same alarms.
 //!
-//! 4 cores, 24 aggregators, 240 sites, 720 cells. Faults come as a Poisson process and travel down; alarms are lost and
-//! repeated, clocks are off, and a fifth of all alarms has to do with nothing. SHAPES states the numbers.
+//! 4 cores, 24 aggregators (6 a core), 240 sites (10 an aggregator), 720 cells (3 a site); cells are part of their site, the
+//! others depend on what is above them.
+//!
+//! Faults come as a Poisson process, on a core with .03, an aggregator .12, a site .45, a cell .40. Each goes on to every
+//! child with .85 after a log-normal delay (μ .7, σ .8, seconds), and further down the same way. An alarm is lost with .10,
+//! and repeated within 1 to 30 s with .10; every node's clock is off by N(0, 2 s); a fifth of all alarms is unrelated, each
+//! a fault of its own.
+//!
+//! - `network`: the entities, their names, and what each hangs on
 
+mod network;
+
+use std::str::FromStr;
 use std::time::Duration;
 
 use fastrand::Rng;
+use serde_json::{Value, json};
 use tidings_core::clock::Timestamp;
 
 use crate::correlate::Occurrence;
 use crate::severity::Severity;
 use crate::topology::Topology;
 
-/// Faults of one run.
+use network::{CORES, FIRST_AGGREGATOR, FIRST_CELL, FIRST_SITE, children, id};
+pub use network::{ENTITIES, Node};
+
+/// Faults of a run where nothing else is said.
 pub const FAULTS: u32 = 150;
-const CORES: usize = 4;
-const AGGREGATORS: usize = 24;
-const SITES: usize = 240;
-const CELLS: usize = 720;
-const FIRST_AGGREGATOR: usize = CORES;
-const FIRST_SITE: usize = FIRST_AGGREGATOR + AGGREGATORS;
-const FIRST_CELL: usize = FIRST_SITE + SITES;
-/// Entities of the network.
-pub const ENTITIES: usize = FIRST_CELL + CELLS;
 
 /// How close upon each other the faults come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +54,30 @@ impl Load {
             Self::Storm => 1800,
         })
     }
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sparse => "sparse",
+            Self::Busy => "busy",
+            Self::Storm => "storm",
+        }
+    }
+}
+
+/// The word is none for a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a load is sparse, busy or storm")]
+pub struct UnknownLoad;
+
+impl FromStr for Load {
+    type Err = UnknownLoad;
+
+    fn from_str(word: &str) -> Result<Self, UnknownLoad> {
+        let is_it = |load: &Self| load.as_str() == word;
+        Self::ALL.into_iter().find(is_it).ok_or(UnknownLoad)
+    }
 }
 
 /// What is wrong with what is known, and with the way the alarms come in. All are parts of 1, by default 0.
@@ -62,25 +91,6 @@ pub struct Flaws {
     pub late: f64,
 }
 
-/// One entity of the network.
-#[derive(Debug, Clone)]
-pub struct Node {
-    /// Its id.
-    pub id: String,
-    /// Its type, as entities have it.
-    pub entity_type: &'static str,
-    /// What it hangs on, as it is known.
-    pub parent: Option<String>,
-}
-
-impl Node {
-    /// Whether it is part of its parent; else it depends on it.
-    #[must_use]
-    pub fn is_part(&self) -> bool {
-        self.entity_type == "CELL"
-    }
-}
-
 /// One alarm, and why it is there.
 #[derive(Debug, Clone)]
 pub struct Alarm {
@@ -90,8 +100,22 @@ pub struct Alarm {
     pub severity: Severity,
     /// When it comes in.
     pub arrives_at: Timestamp,
-    /// Its fault, by number; those from [`FAULTS`] on have one alarm each.
+    /// Its fault, by number; those from [`Run::faults`] on are unrelated alarms, one each.
     pub fault: u32,
+}
+
+impl Alarm {
+    /// What `POST /api/v1/alarms/ingest` takes for it.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        json!({
+            "entity_id": self.occurrence.entity_id,
+            "alarm_type": self.occurrence.alarm_type,
+            "severity": self.severity,
+            "raised_at": self.occurrence.raised_at.to_string(),
+            "source_system": "simulator",
+        })
+    }
 }
 
 /// A run: the network, and its alarms as they come in.
@@ -103,6 +127,8 @@ pub struct Run {
     pub alarms: Vec<Alarm>,
     /// The entity at fault, by fault.
     pub roots: Vec<String>,
+    /// Faults that can have more than one alarm.
+    pub faults: u32,
 }
 
 impl Run {
@@ -117,42 +143,94 @@ impl Run {
     }
 }
 
-/// Makes a run that begins at `start`.
+/// What a run is made of: equal ones make equal runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scenario {
+    /// Which of all such runs.
+    pub seed: u64,
+    /// How many faults there are.
+    pub faults: u32,
+    /// The time that they come in.
+    pub span: Duration,
+    /// What is wrong with what is known.
+    pub flaws: Flaws,
+    /// When it begins.
+    pub start: Timestamp,
+}
+
+impl Scenario {
+    /// [`FAULTS`] under a load, from 1970 on, with nothing wrong.
+    #[must_use]
+    pub fn new(seed: u64, load: Load) -> Self {
+        Self {
+            seed,
+            faults: FAULTS,
+            span: load.span(),
+            flaws: Flaws::default(),
+            start: Timestamp::default(),
+        }
+    }
+
+    /// The same for more or fewer faults, which come as close upon each other.
+    #[must_use]
+    pub fn with_faults(self, faults: u32) -> Self {
+        Self {
+            faults,
+            span: self.span * faults / self.faults.max(1),
+            ..self
+        }
+    }
+
+    /// Makes the run.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        let mut rng = Rng::with_seed(self.seed);
+        // Streams of their own, so that a flaw changes nothing but what it is about.
+        let (mut flawed, mut named) = (rng.fork(), rng.fork());
+        let mut maker = Maker {
+            clocks: (0..ENTITIES).map(|_| 2.0 * normal(&mut rng)).collect(),
+            rng,
+            raised: Vec::new(),
+        };
+        let span = self.span.as_secs_f64();
+        let (mut at, mut roots) = (0.0, Vec::new());
+        for fault in 0..self.faults {
+            at += -(1.0 - maker.rng.f64()).ln() * span / f64::from(self.faults);
+            roots.push(id(maker.fault(fault, at)));
+        }
+        maker.unrelated(self.faults, span, &mut roots);
+        let mut alarms: Vec<Alarm> = maker
+            .raised
+            .into_iter()
+            .map(|(at, entity, fault)| {
+                let when = (self.start, at);
+                alarm(&mut named, &mut flawed, self.flaws, when, entity, fault)
+            })
+            .collect();
+        alarms.sort_by(|a, b| {
+            (a.arrives_at, &a.occurrence.event_id).cmp(&(b.arrives_at, &b.occurrence.event_id))
+        });
+        let nodes = (0..ENTITIES)
+            .map(|entity| network::node(&mut flawed, self.flaws, entity))
+            .collect();
+        Run {
+            nodes,
+            alarms,
+            roots,
+            faults: self.faults,
+        }
+    }
+}
+
+/// Makes a run of [`FAULTS`] that begins at `start`.
 #[must_use]
 pub fn run(seed: u64, load: Load, flaws: Flaws, start: Timestamp) -> Run {
-    let mut rng = Rng::with_seed(seed);
-    // Streams of their own, so that a flaw changes nothing but what it is about.
-    let (mut flawed, mut named) = (rng.fork(), rng.fork());
-    let mut maker = Maker {
-        clocks: (0..ENTITIES).map(|_| 2.0 * normal(&mut rng)).collect(),
-        rng,
-        raised: Vec::new(),
+    let scenario = Scenario {
+        flaws,
+        start,
+        ..Scenario::new(seed, load)
     };
-    let span = load.span().as_secs_f64();
-    let (mut at, mut roots) = (0.0, Vec::new());
-    for fault in 0..FAULTS {
-        at += -(1.0 - maker.rng.f64()).ln() * span / f64::from(FAULTS);
-        roots.push(id(maker.fault(fault, at)));
-    }
-    maker.unrelated(span, &mut roots);
-    let mut alarms: Vec<Alarm> = maker
-        .raised
-        .into_iter()
-        .map(|(at, entity, fault)| {
-            alarm(&mut named, &mut flawed, flaws, (start, at), entity, fault)
-        })
-        .collect();
-    alarms.sort_by(|a, b| {
-        (a.arrives_at, &a.occurrence.event_id).cmp(&(b.arrives_at, &b.occurrence.event_id))
-    });
-    let nodes = (0..ENTITIES)
-        .map(|entity| node(&mut flawed, flaws, entity))
-        .collect();
-    Run {
-        nodes,
-        alarms,
-        roots,
-    }
+    scenario.run()
 }
 
 struct Maker {
@@ -194,80 +272,12 @@ impl Maker {
     }
 
     /// A fifth of all alarms, each a fault of its own.
-    fn unrelated(&mut self, span: f64, roots: &mut Vec<String>) {
-        for fault in (FAULTS..).take(self.raised.len() / 4) {
+    fn unrelated(&mut self, first: u32, span: f64, roots: &mut Vec<String>) {
+        for fault in (first..).take(self.raised.len() / 4) {
             let (at, entity) = (span * self.rng.f64(), self.rng.usize(0..ENTITIES));
             self.raised.push((at, entity, fault));
             roots.push(id(entity));
         }
-    }
-}
-
-fn children(entity: usize) -> std::ops::Range<usize> {
-    let (first, each) = match entity {
-        e if e < FIRST_AGGREGATOR => (FIRST_AGGREGATOR + e * 6, 6),
-        e if e < FIRST_SITE => (FIRST_SITE + (e - FIRST_AGGREGATOR) * 10, 10),
-        e if e < FIRST_CELL => (FIRST_CELL + (e - FIRST_SITE) * 3, 3),
-        _ => (0, 0),
-    };
-    first..first + each
-}
-
-fn parent(entity: usize) -> Option<usize> {
-    match entity {
-        e if e < FIRST_AGGREGATOR => None,
-        e if e < FIRST_SITE => Some((e - FIRST_AGGREGATOR) / 6),
-        e if e < FIRST_CELL => Some(FIRST_AGGREGATOR + (e - FIRST_SITE) / 10),
-        e => Some(FIRST_SITE + (e - FIRST_CELL) / 3),
-    }
-}
-
-fn id(entity: usize) -> String {
-    let aggregator = |e: usize| e - FIRST_AGGREGATOR + 1;
-    let site = |e: usize| {
-        let up = aggregator(FIRST_AGGREGATOR + (e - FIRST_SITE) / 10);
-        format!("{up:02}{:02}", (e - FIRST_SITE) % 10 + 1)
-    };
-    match entity {
-        e if e < FIRST_AGGREGATOR => format!("core-{}", e + 1),
-        e if e < FIRST_SITE => format!("agg-{:02}", aggregator(e)),
-        e if e < FIRST_CELL => format!("site-{}", site(e)),
-        e => {
-            let up = FIRST_SITE + (e - FIRST_CELL) / 3;
-            format!("cell-{}-{}", site(up), (e - FIRST_CELL) % 3 + 1)
-        }
-    }
-}
-
-fn node(rng: &mut Rng, flaws: Flaws, entity: usize) -> Node {
-    let entity_type = match entity {
-        e if e < FIRST_AGGREGATOR => "ROUTER",
-        e if e < FIRST_SITE => "SWITCH",
-        e if e < FIRST_CELL => "SITE",
-        _ => "CELL",
-    };
-    let (is_missing, is_wrong) = (rng.f64() < flaws.missing, rng.f64() < flaws.wrong);
-    let other = rng.f64();
-    let parent = parent(entity).filter(|_| !is_missing).map(|parent| {
-        let (first, count) = match parent {
-            p if p < FIRST_AGGREGATOR => (0, CORES),
-            p if p < FIRST_SITE => (FIRST_AGGREGATOR, AGGREGATORS),
-            _ => (FIRST_SITE, SITES),
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a few hundred entities"
-        )]
-        let shift = 1 + (other * (count - 1) as f64) as usize;
-        let wrong = first + (parent - first + shift) % count;
-        id(if is_wrong { wrong } else { parent })
-    });
-    Node {
-        id: id(entity),
-        entity_type,
-        parent,
     }
 }
 
@@ -335,9 +345,6 @@ mod tests {
         assert_eq!(topology.parents("cell-2410-3"), ["site-2410"]);
         assert_eq!(topology.parents("site-2410"), ["agg-24"]);
         assert_eq!(topology.parents("agg-24"), ["core-4"]);
-        for entity in 0..ENTITIES {
-            assert!(children(entity).all(|c| parent(c) == Some(entity)));
-        }
     }
 
     #[test]
@@ -356,6 +363,26 @@ mod tests {
         let part = unrelated as f64 / a.alarms.len() as f64;
         assert!((0.19..0.21).contains(&part), "{part}");
         assert_eq!(a.roots.len(), FAULTS as usize + unrelated);
+    }
+
+    #[test]
+    fn more_faults_take_more_time_and_no_more_room() {
+        let load = Load::Busy;
+        let (one, ten) = (
+            Scenario::new(7, load),
+            Scenario::new(7, load).with_faults(1_500),
+        );
+        assert_eq!(one.with_faults(FAULTS), one);
+        assert_eq!(ten.span, load.span() * 10);
+        let (one, ten) = (one.run(), ten.run());
+        let growth = ten.alarms.len() as f64 / one.alarms.len() as f64;
+        assert!((7.0..13.0).contains(&growth), "{growth}");
+        let unrelated = ten.alarms.iter().filter(|a| a.fault >= ten.faults).count();
+        assert_eq!(ten.roots.len(), ten.faults as usize + unrelated);
+        for load in Load::ALL {
+            assert_eq!(load.as_str().parse(), Ok(load));
+        }
+        assert_eq!("calm".parse::<Load>(), Err(UnknownLoad));
     }
 
     #[test]
@@ -388,6 +415,14 @@ mod tests {
             .filter(|n| n.parent.is_none())
             .count();
         assert!((60..140).contains(&missing), "{missing}");
+        let truth = |r: &Run| {
+            r.nodes
+                .iter()
+                .map(|n| n.true_parent.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(truth(&plain), truth(&flawed));
+        assert!(plain.nodes.iter().all(|n| n.parent == n.true_parent));
         let late = flawed
             .alarms
             .iter()
