@@ -1,36 +1,39 @@
-//! `tidings simulate`: publishes realistic, seeded traffic.
+//! `tidings simulate`: realistic, seeded traffic, as the systems that notice things would send it.
 //!
-//! [`traffic`] makes events from a seed and knows nothing of sending; `serve --demo` uses it as well.
+//! - `traffic`: makes events from a seed and knows nothing of sending; `serve --demo` uses it as well
+//! - `mix`: sends traffic of several sources, or of all
+//! - `alarms`: sends the alarms of a network whose faults are known, and writes them down as the truth
 
+mod alarms;
+mod mix;
 pub(crate) mod traffic;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tidings_client::{Client, NewEvent};
-use tidings_core::clock::Clock;
+use tidings_client::Client;
 use tokio::time::Instant;
 
-use self::traffic::{Kind, Traffic};
-use super::{Failure, ServerArgs, warn};
+use self::traffic::Kind;
+use super::{Failure, ServerArgs};
 
 /// The most events of one request.
-const BATCH: u64 = 1_000;
+const BATCH: usize = 1_000;
 /// How often what is due is sent.
 const TICK: Duration = Duration::from_millis(100);
 
-/// `tidings simulate`. Runs until it is interrupted, unless a time or a number is given.
+/// `tidings simulate`. Runs until it is interrupted, unless a time or a number is given; alarms alone end by themselves.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// What to simulate; all of it unless said otherwise
+    /// What to simulate; all of it unless said otherwise. Alarms alone are a network whose faults are known
     #[arg(value_enum)]
     kinds: Vec<Kind>,
-    /// Events a second
-    #[arg(long, default_value_t = 10.0)]
-    rate: f64,
+    /// Events a second [default: 10; alarms alone go by --speed]
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
     /// Seed: the same one makes the same events
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -40,11 +43,37 @@ pub(crate) struct Args {
     /// Stop after this many events
     #[arg(long)]
     count: Option<u64>,
+    #[command(flatten)]
+    alarms: alarms::Flags,
+}
+
+impl Args {
+    /// Nothing but alarms is asked for.
+    fn is_alarms_alone(&self) -> bool {
+        !self.kinds.is_empty() && self.kinds.iter().all(|kind| *kind == Kind::Alarms)
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().map_err(|_| "not a number")?;
+    if rate > 0.0 && rate <= 100_000.0 {
+        Ok(rate)
+    } else {
+        Err("is more than 0 and at most 100000".into())
+    }
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    if !(args.rate > 0.0 && args.rate <= 100_000.0) {
-        return Err(Failure::usage("--rate is more than 0 and at most 100000"));
+    if !args.is_alarms_alone()
+        && let Some(flag) = args.alarms.given()
+    {
+        return Err(Failure::usage(format_args!(
+            "{flag} is about alarms alone: tidings simulate alarms {flag} ..."
+        )));
+    }
+    if args.alarms.is_dry_run() {
+        alarms::print(&args)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let client = args.server.client()?;
     let progress = ProgressBar::new(args.count.unwrap_or(0));
@@ -60,43 +89,37 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends what is due, tick by tick, to the end.
+/// Sends what is due to the end, and keeps the progress at what was taken. Says how much that was.
 async fn send(args: &Args, client: &Client, progress: &ProgressBar) -> Result<u64, Failure> {
-    let mut traffic = Traffic::of(args.seed, &args.kinds);
-    let run = fastrand::u64(..);
-    let begun = Instant::now();
-    let until = args
-        .seconds
-        .map(|seconds| begun + Duration::from_secs(seconds));
-    let most = args.count.unwrap_or(u64::MAX);
-    let (mut made, mut sent) = (0, 0);
-    loop {
-        let now = Instant::now().min(until.unwrap_or_else(Instant::now));
-        let due = due(args.rate, now - begun).min(most);
-        while made < due {
-            let count = (due - made).min(BATCH);
-            let events = (0..count)
-                .map(|_| {
-                    let event = traffic.next(Clock::System.now());
-                    NewEvent::new(event.topic, event.kind, &event.data)
-                })
-                .collect::<Result<Vec<_>, _>>()?;
-            let key = format!("simulate-{run:016x}-{made}");
-            made += count;
-            match client.publish_batch(&events, Some(&key)).await {
-                Ok(_) => sent += count,
-                // The traffic goes on where the server is away for a while, as real sources do.
-                Err(e) if e.is_temporary() && sent > 0 => {
-                    warn(&format!("{count} events not sent: {e}"));
-                }
-                Err(e) => return Err(e.into()),
-            }
-            progress.set_position(sent);
-        }
-        if made >= most || until.is_some_and(|until| Instant::now() >= until) {
-            return Ok(sent);
-        }
-        tokio::time::sleep(TICK).await;
+    if args.is_alarms_alone() {
+        alarms::send(args, client, progress).await
+    } else {
+        mix::send(args, client, progress).await
+    }
+}
+
+/// When sending began, and when it is to end.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    begun: Instant,
+    until: Option<Instant>,
+}
+
+impl Time {
+    fn begin(seconds: Option<u64>) -> Self {
+        let begun = Instant::now();
+        let until = seconds.and_then(|seconds| begun.checked_add(Duration::from_secs(seconds)));
+        Self { begun, until }
+    }
+
+    /// How long it has been going on, at most to its end.
+    fn elapsed(&self) -> Duration {
+        let now = Instant::now();
+        self.until.map_or(now, |until| now.min(until)) - self.begun
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
     }
 }
 
@@ -109,57 +132,7 @@ fn due(rate: f64, elapsed: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bench::toy::{Fault, Toy};
     use super::*;
-
-    fn args(toy: &Toy) -> Args {
-        let server = ServerArgs {
-            url: Some(toy.url.clone()),
-            token: Some("tok".into()),
-            ca: None,
-        };
-        Args {
-            server,
-            kinds: Vec::new(),
-            rate: 1_000.0,
-            seed: 3,
-            seconds: None,
-            count: None,
-        }
-    }
-
-    async fn sent(args: &Args) -> Result<u64, Failure> {
-        let client = args.server.client()?;
-        send(args, &client, &ProgressBar::hidden()).await
-    }
-
-    #[tokio::test]
-    async fn it_stops_at_a_number_or_a_time() {
-        let toy = Toy::start(Fault::None).await;
-        let counted = Args {
-            count: Some(250),
-            ..args(&toy)
-        };
-        assert_eq!(sent(&counted).await.unwrap(), 250);
-        assert_eq!(toy.events().len(), 250);
-        let timed = Args {
-            seconds: Some(1),
-            kinds: vec![Kind::Devices],
-            ..args(&toy)
-        };
-        let count = sent(&timed).await.unwrap();
-        // How many fit into the second is the machine's business; that they are no more than the rate allows is ours.
-        assert!((1..=1_001).contains(&count), "{count}");
-        let is_device =
-            |e: &serde_json::Value| e["topic"].as_str().unwrap().starts_with(['d', 's']);
-        assert!(toy.events()[250..].iter().all(is_device));
-    }
-
-    #[tokio::test]
-    async fn a_refusal_ends_it() {
-        let toy = Toy::start(Fault::Refuses).await;
-        assert_eq!(sent(&args(&toy)).await.unwrap_err().code, 1);
-    }
 
     #[test]
     fn the_first_event_is_due_at_once() {
