@@ -21,6 +21,7 @@ mod alarms_prometheus;
 mod alarms_sources;
 mod alarms_stream;
 mod cli;
+mod cli_alarms;
 mod cli_config;
 mod cli_export;
 mod cli_keys;

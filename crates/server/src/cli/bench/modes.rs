@@ -12,47 +12,56 @@ use super::super::Failure;
 use super::mark::Run;
 use super::publishers::{self, Pace, Sent, Slot};
 use super::readers::{Ask, Ended, Readers};
-use super::report::{Percentiles, Report};
+use super::report::{Outcome, Percentiles, Report};
 use super::target::Target;
-use super::{Args, Mode};
+use super::{Args, Mode, correlation, storm};
 
 /// How long a server is left alone before its memory is looked at.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often the bar moves.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// Measures, and puts the figures into a report.
-pub(super) async fn measure(
-    args: &Args,
-    target: &Target,
-    progress: &ProgressBar,
-) -> Result<Report, Failure> {
-    let run = Run::new(usize::try_from(args.size).unwrap_or(usize::MAX));
-    let bench = Bench {
-        args,
-        target,
-        progress,
-        run,
-        topic: format!("bench/{}", run.name()),
-    };
+/// Measures what the arguments ask for.
+pub(super) async fn measure(args: &Args, progress: &ProgressBar) -> Result<Outcome, Failure> {
+    let start = Bench::start(args, progress);
     let report = match args.mode {
-        Mode::Broadcast | Mode::Unicast => bench.live().await,
-        Mode::Idle => bench.idle().await,
-        Mode::Ingest => bench.ingest().await,
-        Mode::Replay => bench.replay().await,
+        Mode::Broadcast | Mode::Unicast => start.await?.live().await,
+        Mode::Idle => start.await?.idle().await,
+        Mode::Ingest => start.await?.ingest().await,
+        Mode::Replay => start.await?.replay().await,
+        Mode::Alarms => return storm::measure(args, &start.await?.target, progress).await,
+        Mode::Correlation => return correlation::measure(args, progress).await,
     };
-    report.map_err(|e| Failure::failed(format_args!("the measurement broke off: {e}")))
+    report.map_err(broken_off)?.outcome()
+}
+
+/// The server, or the way to it, failed on the way.
+pub(super) fn broken_off(e: impl std::fmt::Display) -> Failure {
+    Failure::failed(format_args!("the measurement broke off: {e}"))
 }
 
 struct Bench<'a> {
     args: &'a Args,
-    target: &'a Target,
+    target: Target,
     progress: &'a ProgressBar,
     run: Run,
     topic: String,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// Finds or starts the server.
+    async fn start(args: &'a Args, progress: &'a ProgressBar) -> Result<Self, Failure> {
+        let server = args.server();
+        let run = Run::new(usize::try_from(args.size).unwrap_or(usize::MAX));
+        Ok(Self {
+            args,
+            target: Target::open(&server, args.server_pid, args.allow_remote).await?,
+            progress,
+            run,
+            topic: format!("bench/{}", run.name()),
+        })
+    }
+
     fn report(&self) -> Report {
         Report::new(self.args.mode, self.args.size)
     }
@@ -138,11 +147,11 @@ impl Bench<'_> {
         };
         let pace = Pace::Rate {
             per_second: self.args.rate(),
-            seconds: self.args.seconds,
+            seconds: self.args.seconds(),
         };
         self.stage(
             "publishing",
-            u64::from(self.args.rate()) * self.args.seconds,
+            u64::from(self.args.rate()) * self.args.seconds(),
         );
         let (begun, cpu) = (Instant::now(), self.target.cpu());
         let sent = self.publish(publishers, pace, slot).await?;
@@ -205,9 +214,9 @@ impl Bench<'_> {
             &mut report,
         )
         .await?;
-        self.stage("idle", self.args.seconds * 10);
+        self.stage("idle", self.args.seconds() * 10);
         let (begun, cpu) = (Instant::now(), self.target.cpu());
-        for _ in 0..self.args.seconds * 10 {
+        for _ in 0..self.args.seconds() * 10 {
             tokio::time::sleep(FRAME).await;
             self.progress.inc(1);
         }
@@ -223,7 +232,7 @@ impl Bench<'_> {
     async fn ingest(&self) -> io::Result<Report> {
         let mut report = self.report();
         self.warm_up().await?;
-        let time = Duration::from_secs(self.args.seconds);
+        let time = Duration::from_secs(self.args.seconds());
         self.stage("publishing", 0);
         let base = self.topic.clone();
         let slot = move |publisher: u16, at: u64| Slot {
@@ -233,12 +242,12 @@ impl Bench<'_> {
         };
         let cpu = self.target.cpu();
         let pace = Pace::Closed {
-            batch: self.args.batch,
+            batch: self.args.batch(),
             time,
         };
         let sent = self.publish(self.args.publishers(), pace, slot).await?;
         report.cpu(cpu, self.target.cpu());
-        report.batch = Some(self.args.batch);
+        report.batch = Some(self.args.batch());
         report.seconds = sent.elapsed.as_secs_f64();
         report.publishes(&sent);
         report.publish_lag_us = None;

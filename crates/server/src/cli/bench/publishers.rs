@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::mark::Run;
 use super::readers::histogram;
 use super::target::Address;
-use super::wire::Publisher;
+use super::wire::Connection;
 
 /// What publishers did.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub(super) async fn publish(
     let begun = Instant::now();
     for number in 0..publishers {
         let worker = Worker {
-            connection: Publisher::open(address).await?,
+            connection: Connection::open(address).await?,
             run,
             number,
             publishers,
@@ -101,7 +101,7 @@ pub(super) async fn publish(
 }
 
 struct Worker {
-    connection: Publisher,
+    connection: Connection,
     run: Run,
     number: u16,
     publishers: u16,
@@ -169,7 +169,8 @@ impl Worker {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+/// A time as histograms keep it.
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -186,7 +187,7 @@ pub(super) async fn publish_all(
     struct Answer {
         cursor: Option<String>,
     }
-    let mut connection = Publisher::open(address).await?;
+    let mut connection = Connection::open(address).await?;
     let (mut seq, mut cursor) = (0, None);
     while seq < count {
         let mut body = String::from("[");
@@ -209,7 +210,7 @@ pub(super) async fn publish_all(
 }
 
 /// When the n-th event of a rate is due.
-fn at(turn: u64, per_second: u32) -> Duration {
+pub(super) fn at(turn: u64, per_second: u32) -> Duration {
     let rate = u64::from(per_second).max(1);
     Duration::from_secs(turn / rate) + Duration::from_nanos(turn % rate * 1_000_000_000 / rate)
 }

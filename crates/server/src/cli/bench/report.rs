@@ -35,6 +35,28 @@ impl Percentiles {
     }
 }
 
+/// A measurement as it is printed.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) json: String,
+    pub(super) table: String,
+    /// Everything arrived, once, in order, and nothing broke off.
+    pub(super) is_clean: bool,
+}
+
+/// One figure a line; what does not apply is left out.
+#[derive(Debug, Default)]
+pub(super) struct Table(pub(super) String);
+
+impl Table {
+    pub(super) fn row(&mut self, name: &str, value: Option<String>) {
+        if let Some(value) = value {
+            // Writing to a String cannot fail.
+            let _ = writeln!(self.0, "{name:<34}{value}");
+        }
+    }
+}
+
 /// What was measured. What does not apply, or cannot be known, is left out.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Report {
@@ -86,22 +108,15 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(mode: Mode, size_bytes: u32) -> Self {
-        let mode = match mode {
-            Mode::Broadcast => "broadcast",
-            Mode::Unicast => "unicast",
-            Mode::Idle => "idle",
-            Mode::Ingest => "ingest",
-            Mode::Replay => "replay",
-        };
         Self {
-            mode,
+            mode: mode.as_str(),
             size_bytes,
             ..Self::default()
         }
     }
 
     /// Nothing was lost, repeated, reordered or cut off.
-    pub(super) fn is_clean(&self) -> bool {
+    fn is_clean(&self) -> bool {
         self.lost + self.repeated + self.reordered + self.cut == 0
     }
 
@@ -163,19 +178,20 @@ impl Report {
         report
     }
 
-    pub(super) fn to_json(&self) -> Result<String, Failure> {
-        serde_json::to_string(&self.per_piece()).map_err(Failure::failed)
+    /// The figures as they are printed.
+    pub(super) fn outcome(&self) -> Result<Outcome, Failure> {
+        Ok(Outcome {
+            json: serde_json::to_string(&self.per_piece()).map_err(Failure::failed)?,
+            table: self.to_table(),
+            is_clean: self.is_clean(),
+        })
     }
 
     /// One figure a line.
-    pub(super) fn to_table(&self) -> String {
+    fn to_table(&self) -> String {
         let report = self.per_piece();
-        let mut out = String::new();
-        let mut row = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                let _ = writeln!(out, "{name:<34}{value}");
-            }
-        };
+        let mut table = Table::default();
+        let mut row = |name: &str, value: Option<String>| table.row(name, value);
         let number = |value: f64| Some(format!("{value:.2}"));
         let bytes = |value: f64| format!("{:.2} kB", value / 1_000.0);
         let is_ingest = report.mode == "ingest";
@@ -242,17 +258,18 @@ impl Report {
             );
             row("lost / repeated / reordered / cut", Some(faults));
         }
-        out
+        table.0
     }
 }
 
 /// A count as a real number: exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn count(value: u64) -> f64 {
+pub(super) fn count(value: u64) -> f64 {
     value as f64
 }
 
-fn times(p: Percentiles) -> String {
+/// A distribution in a line, in milliseconds.
+pub(super) fn times(p: Percentiles) -> String {
     let ms = |micros: u64| format!("{:.2}", count(micros) / 1_000.0);
     format!(
         "p50 {}  p90 {}  p99 {}  p99.9 {}  max {} ms",

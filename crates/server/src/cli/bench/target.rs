@@ -10,6 +10,7 @@ use std::time::Duration;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use tempfile::TempDir;
+use tidings_client::Client;
 use tidings_core::clock::Clock;
 
 use super::super::{Failure, ServerArgs};
@@ -66,6 +67,18 @@ impl Target {
             pid,
             _own: None,
         })
+    }
+
+    /// A client of it, for what is not measured.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        let Address {
+            host,
+            prefix,
+            token,
+            ..
+        } = &self.address;
+        let client = Client::builder(format!("http://{host}{prefix}")).token(token);
+        client.build().map_err(Failure::from)
     }
 
     /// CPU time that the server has used so far, in steps of 10 ms.
@@ -219,7 +232,7 @@ fn token(secret: &str) -> Result<String, jsonwebtoken::errors::Error> {
     let claims = serde_json::json!({
         "sub": "bench",
         "tenant_id": "bench",
-        "scopes": ["events:read", "events:write"],
+        "scopes": ["events:read", "events:write", "alarm:read", "alarm:write", "topology:write"],
         "iat": now,
         "exp": now + 24 * 3_600,
     });

@@ -19,11 +19,11 @@ async fn bench(toy: &Toy, line: &str) -> Value {
         toy.url
     );
     let Line { args } = Line::try_parse_from(line.split(' ')).unwrap();
-    let report = measure(&args).await.unwrap();
-    assert!(report.to_table().contains("seconds"));
-    let json: Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    let outcome = measure(&args).await.unwrap();
+    assert!(outcome.table.contains("seconds"));
+    let json: Value = serde_json::from_str(&outcome.json).unwrap();
     assert_eq!(
-        report.is_clean(),
+        outcome.is_clean,
         json["lost"] == 0 && json["repeated"] == 0,
         "{json}"
     );

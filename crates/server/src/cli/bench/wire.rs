@@ -9,7 +9,7 @@ use super::target::Address;
 
 /// An answer's head is not read past this.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// An answer to a publish is not read past this: 10,000 ids of 128 bytes.
+/// An answer that ends is not read past this: 10,000 ids of 128 bytes.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 fn broken(text: impl Into<String>) -> io::Error {
@@ -175,44 +175,75 @@ impl Body {
     }
 }
 
-/// A connection that publishes, one request after the other.
+/// A connection that is kept: one request after the other.
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(super) struct Connection {
     socket: TcpStream,
-    head: String,
+    address: Address,
     rest: Vec<u8>,
     out: Vec<u8>,
 }
 
-impl Publisher {
+/// An answer that ends.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body, where the status is the one that is hoped for; else an error that says what came.
+    pub(super) fn expect(self, what: &str, status: u16) -> io::Result<Vec<u8>> {
+        if self.status == status {
+            return Ok(self.body);
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        Err(broken(format!("{what}: {} {text}", self.status)))
+    }
+}
+
+impl Connection {
     pub(super) async fn open(address: &Address) -> io::Result<Self> {
         Ok(Self {
             socket: connect(address).await?,
-            head: request(address, "POST", "/api/v1/events", ""),
+            address: address.clone(),
             rest: Vec::new(),
             out: Vec::new(),
         })
     }
 
-    /// Publishes one body and waits for the answer, which is given back where it is not 202.
+    /// Publishes one body and returns the answer's.
     pub(super) async fn publish(&mut self, body: &str) -> io::Result<Vec<u8>> {
+        let answer = self.post("/api/v1/events", body).await?;
+        answer.expect("publish", 202)
+    }
+
+    /// POSTs JSON and waits for the answer.
+    pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<Answer> {
+        let length = body.len();
+        let fields = format!("content-type: application/json\r\ncontent-length: {length}\r\n");
+        let head = request(&self.address, "POST", path, &fields);
         self.out.clear();
-        let head = self.head.strip_suffix("\r\n").unwrap_or(&self.head);
         self.out.extend_from_slice(head.as_bytes());
-        let fields = "content-type: application/json\r\ncontent-length: ";
-        self.out.extend_from_slice(fields.as_bytes());
-        self.out
-            .extend_from_slice(body.len().to_string().as_bytes());
-        self.out.extend_from_slice(b"\r\n\r\n");
         self.out.extend_from_slice(body.as_bytes());
         self.socket.write_all(&self.out).await?;
+        self.answer().await
+    }
+
+    /// GETs what is no stream.
+    pub(super) async fn get(&mut self, path: &str) -> io::Result<Answer> {
+        let head = request(&self.address, "GET", path, "");
+        self.socket.write_all(head.as_bytes()).await?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> io::Result<Answer> {
         let head = read_head(&mut self.socket, &mut self.rest).await?;
-        let answer = self.read_body(head.framing).await?;
-        if head.status == 202 {
-            return Ok(answer);
-        }
-        let text = String::from_utf8_lossy(&answer);
-        Err(broken(format!("publish: {} {text}", head.status)))
+        let body = self.read_body(head.framing).await?;
+        Ok(Answer {
+            status: head.status,
+            body,
+        })
     }
 
     async fn read_body(&mut self, framing: Framing) -> io::Result<Vec<u8>> {
