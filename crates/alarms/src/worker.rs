@@ -9,15 +9,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tidings_core::clock::{Clock, Timestamp};
-use tidings_core::db::DbError;
+use tidings_core::db::{Conn, DbError};
 use tidings_core::hub::Rights;
 use tidings_core::log::{Logged, TenantLog, WriteError};
+use tidings_core::tenant::Tenant;
 use tidings_core::topic::{Pattern, Patterns};
 
 use crate::alarm::event::INGESTED;
 use crate::cluster::publish::{self, New, Publication, Refusal};
 use crate::cluster::store::{self, Fact};
-use crate::correlate::{Arrival, HOLD_SECONDS, Occurrence, Rules, WINDOW_SECONDS, Window};
+use crate::correlate::{
+    Arrival, Component, HOLD_SECONDS, Occurrence, Piece, Rules, WINDOW_SECONDS, Window, pieces,
+};
 use crate::{Alarms, Error, Severity};
 
 /// How often the heads of the logs are looked at: a number in memory each.
@@ -28,8 +31,11 @@ const MANUAL_TICK: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 /// Events of one look at the log.
 const PAGE: usize = 2_000;
-/// Occurrences that are published without waiting for more: what one transaction may hold the committer for.
+/// Occurrences that are published without waiting for more.
 const FULL: usize = 2_000;
+/// What one transaction takes of that, in occurrences: it holds the committer for some milliseconds, and whoever acknowledges
+/// an alarm meanwhile waits as long.
+const PIECE: usize = 100;
 /// The part of `correlation.flush_seconds` that an occurrence waits for what comes with it; the rest is for the work.
 const PART: f64 = 0.6;
 /// How much more than what is held is read at a start, so that what is held finds its neighbours.
@@ -55,6 +61,8 @@ struct Tenancy {
     aside: Vec<(String, String)>,
     /// Up to here, one event is taken at a time: something there could not be stored.
     careful_to: u64,
+    /// Up to here, what is read may have its cluster: a publication may have been broken off between two pieces.
+    doubtful_to: u64,
 }
 
 /// An `alarm_ingested`'s data, as far as correlation needs it.
@@ -139,6 +147,9 @@ impl Alarms {
             for event in &page.events {
                 tenancy.take(event);
             }
+            if before < tenancy.doubtful_to {
+                self.pass_over_placed(tenancy).await?;
+            }
             if is_careful {
                 self.publish_carefully(tenancy, before, &page.events)
                     .await?;
@@ -185,46 +196,105 @@ impl Alarms {
         }
     }
 
-    /// Finds the clusters of all that is new, and stores them.
+    /// Drops what has its cluster from before a restart.
+    async fn pass_over_placed(&self, tenancy: &mut Tenancy) -> Result<(), Error> {
+        let ids: Vec<String> = tenancy.new.keys().cloned().collect();
+        let number = tenancy.log.number;
+        let read = move |conn: &mut Conn| store::members(conn, number, &ids);
+        for member in self.log.db().read(read).await? {
+            tenancy.new.remove(&member.event_id);
+        }
+        let new = &tenancy.new;
+        tenancy
+            .arrivals
+            .retain(|arrival| new.contains_key(&arrival.occurrence.event_id));
+        Ok(())
+    }
+
+    /// Finds the clusters of all that is new, and stores them piece by piece: between two of them others may write. The
+    /// cursor moves with the last one.
     async fn publish(&self, tenancy: &mut Tenancy) -> Result<(), Error> {
         let topology = self.topology(&tenancy.log.tenant).await?;
         let arrivals = std::mem::take(&mut tenancy.arrivals);
-        tenancy.window.set_topology(topology);
-        tenancy.window.add(arrivals);
-        let new = Arc::new(tenancy.new.clone());
-        loop {
-            let plan = Arc::new(tenancy.window.plan(&tenancy.closed));
+        tenancy
+            .on_window(|window| {
+                window.set_topology(topology);
+                window.add(arrivals);
+            })
+            .await?;
+        let new = Arc::new(std::mem::take(&mut tenancy.new));
+        while !self.publish_plan(tenancy, &new).await? {}
+        let now = self.clock.now().as_micros();
+        tenancy.on_window(move |window| window.settle(now)).await?;
+        tenancy.aside.clear();
+        tenancy.waits_since = None;
+        tenancy.forget_clusters();
+        Ok(())
+    }
+
+    /// Stores what has changed. False where a cluster was closed meanwhile: then what is left has to be planned anew.
+    async fn publish_plan(
+        &self,
+        tenancy: &mut Tenancy,
+        new: &Arc<HashMap<String, New>>,
+    ) -> Result<bool, Error> {
+        let closed = tenancy.closed.clone();
+        let plan = move |window: &mut Window| pieces(window.plan(&closed), PIECE);
+        let mut pieces = tenancy.on_window(plan).await?.into_iter().peekable();
+        let mut begun = None;
+        while let Some(Piece {
+            mut components,
+            goes_on,
+        }) = pieces.next()
+        {
+            if let Some(first) = components.first_mut().filter(|_| goes_on) {
+                first.cluster = first.cluster.or(begun);
+            }
+            let is_last = pieces.peek().is_none();
+            let plan = Arc::new(components);
             let publication = Publication {
                 ids: tenancy.ids_of(&plan),
                 plan: plan.clone(),
                 new: new.clone(),
-                cursor: tenancy.cursor,
-                aside: tenancy.aside.clone(),
+                cursor: is_last.then_some(tenancy.cursor),
+                aside: if is_last {
+                    tenancy.aside.clone()
+                } else {
+                    Vec::new()
+                },
             };
-            let config = self.config.clone();
-            let written = self
-                .log
-                .write(&tenancy.log.tenant, move |tx| {
-                    publish::publish(tx, &config, &publication)
-                })
-                .await;
-            match written {
-                Ok(written) => {
-                    tenancy.carried_out(&plan, &written.value, self.clock.now());
-                    return Ok(());
+            match self.write(&tenancy.log.tenant, publication).await? {
+                Ok(ids) => begun = tenancy.carried_out(&plan, &ids),
+                Err(closed) => {
+                    let closed = closed.iter().filter_map(|id| tenancy.numbers.get(id));
+                    tenancy.closed.extend(closed);
+                    return Ok(false);
                 }
-                Err(WriteError::Refused(Refusal::Closed(ids))) => {
-                    let numbers: Vec<u64> = ids
-                        .iter()
-                        .filter_map(|id| tenancy.numbers.get(id).copied())
-                        .collect();
-                    tenancy.closed.extend(numbers);
-                }
-                Err(WriteError::Refused(Refusal::Database(e)) | WriteError::Unavailable(e)) => {
-                    return Err(e.into());
-                }
-                Err(WriteError::Full) => return Err(Error::Full),
             }
+        }
+        Ok(true)
+    }
+
+    /// Writes a publication: the ids of its clusters, or those of them that take nothing more.
+    async fn write(
+        &self,
+        tenant: &Tenant,
+        publication: Publication,
+    ) -> Result<Result<Vec<String>, Vec<String>>, Error> {
+        let config = self.config.clone();
+        let written = self
+            .log
+            .write(tenant, move |tx| {
+                publish::publish(tx, &config, &publication)
+            })
+            .await;
+        match written {
+            Ok(written) => Ok(Ok(written.value)),
+            Err(WriteError::Refused(Refusal::Closed(ids))) => Ok(Err(ids)),
+            Err(WriteError::Refused(Refusal::Database(e)) | WriteError::Unavailable(e)) => {
+                Err(e.into())
+            }
+            Err(WriteError::Full) => Err(Error::Full),
         }
     }
 
@@ -259,6 +329,7 @@ impl Alarms {
             waits_since: None,
             aside: Vec::new(),
             careful_to: careful_to.unwrap_or(0),
+            doubtful_to: log.head(),
         };
         // Numbered as they were made: their ids grow with time.
         let mut clusters: Vec<&str> = members.iter().map(|m| m.cluster_id.as_str()).collect();
@@ -288,6 +359,24 @@ impl Alarms {
 }
 
 impl Tenancy {
+    /// Works on all that is held, on a thread for such work: of a million it takes a while, and no request waits for it.
+    async fn on_window<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Window) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let none = Window::new(Arc::default(), Rules::default());
+        let mut window = std::mem::replace(&mut self.window, none);
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut window);
+            (window, result)
+        });
+        let (window, result) = done
+            .await
+            .map_err(|e| DbError::Fault(format!("the correlation did not finish: {e}")))?;
+        self.window = window;
+        Ok(result)
+    }
+
     /// Takes in an event of the log: an occurrence, something else, or something that cannot be read.
     fn take(&mut self, event: &Logged) {
         if &*event.kind != INGESTED {
@@ -325,7 +414,7 @@ impl Tenancy {
     }
 
     /// The ids of the clusters that a plan names.
-    fn ids_of(&self, plan: &[crate::correlate::Component]) -> HashMap<u64, String> {
+    fn ids_of(&self, plan: &[Component]) -> HashMap<u64, String> {
         let named = plan
             .iter()
             .flat_map(|c| c.cluster.iter().chain(&c.merged).chain(&c.continues));
@@ -334,19 +423,15 @@ impl Tenancy {
             .collect()
     }
 
-    /// A plan is stored.
-    fn carried_out(
-        &mut self,
-        plan: &[crate::correlate::Component],
-        ids: &[String],
-        now: Timestamp,
-    ) {
+    /// A part of a plan is stored. Gives the last cluster's number.
+    fn carried_out(&mut self, plan: &[Component], ids: &[String]) -> Option<u64> {
         let numbers: Vec<u64> = ids.iter().map(|id| self.number(id)).collect();
         self.window.apply(plan, &numbers);
-        self.window.settle(now.as_micros());
-        self.new.clear();
-        self.aside.clear();
-        self.waits_since = None;
+        numbers.last().copied()
+    }
+
+    /// Forgets the ids of clusters of which nothing is held any more, before they pile up.
+    fn forget_clusters(&mut self) {
         if self.ids.len() > 2 * self.window.len() + 1_000 {
             let held: HashSet<u64> = self.window.clusters().collect();
             self.ids.retain(|number, _| held.contains(number));

@@ -1,11 +1,10 @@
 //! The rows of alarms and of their occurrences.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use tidings_core::clock::Timestamp;
 use tidings_core::db::{Conn, DbError, RowRef, Value};
-use tidings_core::log::Tx;
 
 use super::{Alarm, Condition, Identity, OperatorState, time_key};
 use crate::{Severity, rows};
@@ -81,16 +80,16 @@ pub fn many<'a>(
     tenant: i64,
     ids: impl IntoIterator<Item = &'a str>,
 ) -> Result<HashMap<String, Alarm>, DbError> {
-    let from = ("alarms", "id", "");
+    let from = ("alarms", "id");
     let found = select_in(conn, COLUMNS, from, tenant, &Vec::from_iter(ids), read)?;
     Ok(found.into_iter().map(|a| (a.id.clone(), a)).collect())
 }
 
-/// The rows of a table whose column, unique in a tenant, is one of many texts, and for which what follows holds too.
+/// The rows of a table whose column, unique in a tenant, is one of many texts.
 fn select_in<T>(
     conn: &mut Conn,
     columns: &str,
-    (table, column, and): (&str, &str, &str),
+    (table, column): (&str, &str),
     tenant: i64,
     texts: &[&str],
     read: impl Fn(RowRef<'_>) -> Result<T, DbError>,
@@ -99,7 +98,7 @@ fn select_in<T>(
         return Ok(Vec::new());
     }
     if matches!(conn, Conn::Postgres(_)) {
-        let found = one_by_one(columns, (table, column, and));
+        let found = one_by_one(columns, (table, column));
         let sql = format!("SELECT found.* FROM {found}");
         return conn.rows(
             &sql,
@@ -107,7 +106,7 @@ fn select_in<T>(
             read,
         );
     }
-    let sql = format!("SELECT {columns} FROM {table} WHERE tenant = $1{and} AND {column} IN");
+    let sql = format!("SELECT {columns} FROM {table} WHERE tenant = $1 AND {column} IN");
     let mut found = Vec::with_capacity(texts.len());
     for chunk in texts.chunks(CHUNK) {
         let (sql, params) = with_in(&sql, tenant, chunk);
@@ -118,23 +117,16 @@ fn select_in<T>(
 
 /// On PostgreSQL: the row of each text of `$2` in tenant `$1`, found by the key's index. A plain IN would leave it to the
 /// planner, which, before it has seen how many rows a tenant has, reads all of them.
-fn one_by_one(columns: &str, (table, column, and): (&str, &str, &str)) -> String {
+fn one_by_one(columns: &str, (table, column): (&str, &str)) -> String {
     format!(
         "json_array_elements_text(CAST(CAST($2 AS TEXT) AS JSON)) AS wanted (key), \
-         LATERAL (SELECT {columns} FROM {table} WHERE tenant = $1{and} AND {column} = wanted.key LIMIT 1) AS found"
+         LATERAL (SELECT {columns} FROM {table} WHERE tenant = $1 AND {column} = wanted.key LIMIT 1) AS found"
     )
 }
 
 /// A statement with a list of texts at its end: filled up to [`CHUNK`] with its last, so that one text is prepared.
 fn with_in<'a>(sql: &str, tenant: i64, texts: &[&'a str]) -> (String, Vec<Value<'a>>) {
-    with_in_after(sql, vec![tenant.into()], texts)
-}
-
-fn with_in_after<'a>(
-    sql: &str,
-    mut params: Vec<Value<'a>>,
-    texts: &[&'a str],
-) -> (String, Vec<Value<'a>>) {
+    let mut params = vec![tenant.into()];
     let size = if texts.len() <= 4 { 4 } else { CHUNK };
     let mut sql = format!("{sql} (");
     for at in 0..size {
@@ -331,9 +323,14 @@ pub fn known(
     keys: &[&str],
     is_source: bool,
 ) -> Result<HashMap<String, Known>, DbError> {
-    let column = if is_source { "source_key" } else { "key" };
+    // The index must be named: SQLite would rather look at all of a tenant's than use one that holds only some.
+    let (column, index) = match is_source {
+        true => ("source_key", rows::by(conn, "alarm_occurrences_by_source")),
+        false => ("key", String::new()),
+    };
     let columns = format!("{column} AS asked, key, event_id, alarm_id");
-    let from = ("alarm_occurrences", column, "");
+    let table = format!("alarm_occurrences{index}");
+    let from = (table.as_str(), column);
     let found = select_in(conn, &columns, from, tenant, keys, |row| {
         let known = Known {
             key: row.text(1)?.to_owned(),
@@ -386,47 +383,18 @@ pub fn raises(
     )
 }
 
-/// Notes in which cluster occurrences are, and that it is their alarms' latest.
-pub fn set_cluster(
-    tx: &mut Tx<'_>,
-    event_ids: &[&str],
+/// Those of these alarms that are raised.
+pub fn raised_among(
+    conn: &mut Conn,
+    tenant: i64,
     alarm_ids: &[&str],
-    cluster_id: &str,
-) -> Result<(), DbError> {
-    let tenant = tx.tenant_number();
-    for (table, column, ids) in [
-        ("alarm_occurrences", "event_id", event_ids),
-        ("alarms", "id", alarm_ids),
-    ] {
-        if matches!(**tx, Conn::Postgres(_)) {
-            let found = one_by_one("ctid", (table, column, ""));
-            let sql = format!(
-                "UPDATE {table} SET cluster_id = $3 WHERE ctid = ANY (ARRAY(SELECT found.ctid FROM {found}))"
-            );
-            let list = rows::list(ids);
-            tx.execute(
-                &sql,
-                &[tenant.into(), list.as_str().into(), cluster_id.into()],
-            )?;
-            continue;
-        }
-        let sql = format!("UPDATE {table} SET cluster_id = $1 WHERE tenant = $2 AND {column} IN");
-        for chunk in ids.chunks(CHUNK) {
-            let (sql, params) = with_in_after(&sql, vec![cluster_id.into(), tenant.into()], chunk);
-            tx.execute(&sql, &params)?;
-        }
-    }
-    Ok(())
-}
-
-/// How many of these alarms are raised. Each counts once.
-pub fn open_among(conn: &mut Conn, tenant: i64, alarm_ids: &[&str]) -> Result<u64, DbError> {
-    let mut ids = alarm_ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
-    let from = ("alarms", "id", " AND condition = 'raised'");
-    let open = select_in(conn, "id", from, tenant, &ids, |_| Ok(()))?;
-    Ok(open.len() as u64)
+) -> Result<HashSet<String>, DbError> {
+    let table = format!("alarms{}", rows::by(conn, "sqlite_autoindex_alarms_1"));
+    let from = (table.as_str(), "id");
+    let found = select_in(conn, "id, condition", from, tenant, alarm_ids, |row| {
+        Ok((row.text(1)? == Condition::Raised.as_str()).then(|| row.text(0).map(str::to_owned)))
+    })?;
+    found.into_iter().flatten().collect()
 }
 
 /// Alarms whose end, or whose shelving's, has come: the tenant's number and the alarm's id, soonest first.

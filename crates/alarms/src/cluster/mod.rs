@@ -13,6 +13,8 @@ use tidings_core::clock::Timestamp;
 
 use crate::Severity;
 
+pub use publish::Change;
+
 /// Occurrences that have one cause, most probably, and why they stand together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Cluster {

@@ -12,7 +12,7 @@ use tidings_core::topic::Topic;
 
 use super::Cluster;
 use super::store::{self, Fact, Head, MemberRow, Sum};
-use crate::correlate::{Component, Member};
+use crate::correlate::{Component, Member, givers};
 use crate::entity::{self, emergency_rule};
 use crate::rows::{among, list};
 use crate::{Config, incident};
@@ -35,10 +35,21 @@ pub(crate) struct Publication {
     pub(crate) ids: HashMap<u64, String>,
     /// By event, what is known of those that are new.
     pub(crate) new: Arc<HashMap<String, New>>,
-    /// How far the log has been read with this.
-    pub(crate) cursor: u64,
+    /// How far the log has been read with this; none where more of the same is to come.
+    pub(crate) cursor: Option<u64>,
     /// What could not be read: the event, and why.
     pub(crate) aside: Vec<(String, String)>,
+}
+
+/// A cluster that is new or has grown.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// As it is, but with the members alone that are new in it.
+    pub cluster: Cluster,
+    /// Clusters that have become a part of it.
+    pub merged: Vec<String>,
+    /// Whether it was not there before.
+    pub is_new: bool,
 }
 
 /// Why it was not written.
@@ -73,40 +84,76 @@ pub(crate) fn publish(
         })
         .collect();
     let rows = rows(tx, tenant, of, &ids)?;
-    let all: Vec<MemberRow> = rows.iter().flatten().cloned().collect();
+    let stood = store::sums(tx, tenant, &of.named())?;
+    let all: Vec<&MemberRow> = rows.iter().flatten().collect();
     store::put_members(tx, tenant, &all)?;
     for (component, id) in of.plan.iter().zip(&ids) {
         for &merged in &component.merged {
             store::merge(tx, tenant, of.id(merged), id)?;
         }
     }
-    let touched: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let sums = store::sums(tx, tenant, &touched)?;
+    let sums = sums(tx, tenant, of, &rows, &stood)?;
     let heads: Vec<(Head, Sum)> = of
         .plan
         .iter()
         .zip(&ids)
-        .filter_map(|(component, id)| Some((of.head(component, id), *sums.get(id)?)))
+        .zip(&sums)
+        .filter_map(|((component, id), sum)| Some((of.head(component, id), (*sum)?)))
         .collect();
     let now = tx.now();
     store::put(tx, tenant, &heads, now)?;
-    let moved: Vec<String> = all.into_iter().map(|row| row.event_id).collect();
+    let moved: Vec<String> = all.into_iter().map(|row| row.event_id.clone()).collect();
     store::mark(tx, tenant, &moved)?;
-    for ((component, id), rows) in of.plan.iter().zip(&ids).zip(rows) {
-        if let Some(sum) = sums.get(id) {
-            follow(tx, config, of, (component, id, sum), rows)?;
-        }
+    let mut changes = Vec::with_capacity(rows.len());
+    for (((component, id), rows), sum) in of.plan.iter().zip(&ids).zip(rows).zip(sums) {
+        let change = sum.and_then(|sum| of.change(component, id, &sum, rows));
+        changes.extend(change);
     }
+    for change in &changes {
+        tell_all(tx, change)?;
+    }
+    incident::follow(tx, config, &changes)?;
     for (event, reason) in &of.aside {
         dead_letter::insert(tx, tenant, SOURCE, reason, event, now)?;
     }
-    store::set_cursor(tx, tenant, of.cursor)?;
+    if let Some(cursor) = of.cursor {
+        store::set_cursor(tx, tenant, cursor)?;
+    }
     Ok(ids)
 }
 
 impl Publication {
     fn id(&self, number: u64) -> &str {
         self.ids.get(&number).map_or("", String::as_str)
+    }
+
+    /// The clusters that stand and are changed.
+    fn named(&self) -> Vec<&str> {
+        let named = self.plan.iter().flat_map(stands);
+        named.map(|number| self.id(number)).collect()
+    }
+
+    /// What others have to hear of: not where members are joined otherwise, but together as before.
+    fn change(
+        &self,
+        component: &Component,
+        id: &str,
+        sum: &Sum,
+        rows: Vec<MemberRow>,
+    ) -> Option<Change> {
+        let is_same = |m: &Member| m.was.is_some() && m.was == component.cluster;
+        if component.merged.is_empty()
+            && !component.changed.is_empty()
+            && component.changed.iter().all(is_same)
+        {
+            return None;
+        }
+        let merged = component.merged.iter().map(|&m| self.id(m).to_owned());
+        Some(Change {
+            cluster: cluster(&self.head(component, id), sum, rows),
+            merged: merged.collect(),
+            is_new: component.cluster.is_none(),
+        })
     }
 
     fn head(&self, component: &Component, id: &str) -> Head {
@@ -146,6 +193,43 @@ fn refuse_closed(conn: &mut Conn, tenant: i64, of: &Publication) -> Result<(), R
     } else {
         Err(Refusal::Closed(over))
     }
+}
+
+/// The clusters that stood where a component is.
+fn stands(of: &Component) -> impl Iterator<Item = u64> {
+    of.cluster.into_iter().chain(of.merged.iter().copied())
+}
+
+/// What each component's cluster comes to: what it and those that became a part of it came to, and what is new in it. Only
+/// those that gave members away are counted anew.
+fn sums(
+    conn: &mut Conn,
+    tenant: i64,
+    of: &Publication,
+    rows: &[Vec<MemberRow>],
+    stood: &HashMap<String, Sum>,
+) -> Result<Vec<Option<Sum>>, DbError> {
+    let giving: HashSet<u64> = of.plan.iter().flat_map(givers).collect();
+    let is_giving = |c: &Component| stands(c).any(|number| giving.contains(&number));
+    let given = of.plan.iter().filter(|c| is_giving(c));
+    let ids: Vec<&str> = given.filter_map(|c| c.cluster).map(|c| of.id(c)).collect();
+    let counted = store::count_members(conn, tenant, &ids)?;
+    let sum = |(component, rows): (&Component, &Vec<MemberRow>)| {
+        if is_giving(component) {
+            return counted.get(of.id(component.cluster?)).copied();
+        }
+        let is_new = |m: &&Member| m.was.is_none_or(|was| !stands(component).any(|c| c == was));
+        let new = component.changed.iter().filter(is_new);
+        let new: HashSet<&str> = new.map(|m| m.event_id.as_str()).collect();
+        let new = rows
+            .iter()
+            .filter(|row| new.contains(row.event_id.as_str()));
+        let stood = stands(component).filter_map(|number| stood.get(of.id(number)).copied());
+        stood
+            .chain(new.map(|row| Sum::of(&row.fact)))
+            .reduce(Sum::with)
+    };
+    Ok(of.plan.iter().zip(rows).map(sum).collect())
 }
 
 /// The rows of what is new, was moved, or is joined otherwise, component by component.
@@ -210,46 +294,22 @@ fn emergencies(
     Ok(stored.into_iter().filter(is_one).map(|e| e.id).collect())
 }
 
-/// What follows from a cluster's change: its incident, and the event.
-fn follow(
-    tx: &mut Tx<'_>,
-    config: &Config,
-    of: &Publication,
-    (component, id, sum): (&Component, &str, &Sum),
-    rows: Vec<MemberRow>,
-) -> Result<(), DbError> {
-    let is_same = |m: &Member| m.was.is_some() && m.was == component.cluster;
-    if component.merged.is_empty()
-        && !component.changed.is_empty()
-        && component.changed.iter().all(is_same)
-    {
-        // Joined otherwise, but together as before.
-        return Ok(());
-    }
-    let head = of.head(component, id);
-    let cluster = cluster(&head, sum, rows);
-    let merged: Vec<&str> = component.merged.iter().map(|&m| of.id(m)).collect();
-    if component.cluster.is_none() {
-        incident::open_for_cluster(tx, config, &cluster)?;
-    } else if merged.is_empty() {
-        incident::update_for_cluster(tx, config, &cluster)?;
-    }
-    if !merged.is_empty() {
-        incident::merge_for_clusters(tx, config, &cluster, &merged)?;
-    }
-    let kind = if component.cluster.is_none() {
+/// Tells of a cluster's change, and of those that became a part of it.
+fn tell_all(tx: &mut Tx<'_>, change: &Change) -> Result<(), DbError> {
+    let kind = if change.is_new {
         "alarm_cluster_created"
     } else {
         "alarm_cluster_updated"
     };
-    tell(tx, kind, &cluster, None)?;
-    for merged in merged {
+    tell(tx, kind, &change.cluster, None)?;
+    for merged in &change.merged {
         let gone = Cluster {
-            cluster_id: merged.to_owned(),
+            cluster_id: merged.clone(),
             alarm_count: 0,
-            ..cluster.clone()
+            ..change.cluster.clone()
         };
-        tell(tx, "alarm_cluster_updated", &gone, Some(id))?;
+        let into = Some(change.cluster.cluster_id.as_str());
+        tell(tx, "alarm_cluster_updated", &gone, into)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use tidings_core::db::{Conn, DbError, RowRef, Value};
 use super::{Cluster, Edge};
 use crate::Severity;
 use crate::correlate::Link;
-use crate::rows::{among, insert, limit, list as texts, opt_text, time};
+use crate::rows::{among, by, insert, limit, list as texts, opt_text, time};
 
 /// An occurrence in a cluster.
 #[derive(Debug, Clone)]
@@ -72,6 +72,32 @@ pub struct Sum {
     pub ended_at: Timestamp,
 }
 
+impl Sum {
+    /// One occurrence.
+    #[must_use]
+    pub fn of(fact: &Fact) -> Self {
+        Self {
+            count: 1,
+            severity: fact.severity,
+            is_emergency: fact.is_emergency,
+            started_at: fact.raised_at,
+            ended_at: fact.raised_at,
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            severity: self.severity.max(other.severity),
+            is_emergency: self.is_emergency || other.is_emergency,
+            started_at: self.started_at.min(other.started_at),
+            ended_at: self.ended_at.max(other.ended_at),
+        }
+    }
+}
+
 fn rank(severity: Severity) -> i64 {
     Severity::ALL
         .iter()
@@ -92,7 +118,7 @@ fn count(number: i64) -> u64 {
 }
 
 /// Stores members, or puts them in place of what they were.
-pub fn put_members(conn: &mut Conn, tenant: i64, members: &[MemberRow]) -> Result<(), DbError> {
+pub fn put_members(conn: &mut Conn, tenant: i64, members: &[&MemberRow]) -> Result<(), DbError> {
     let mut values: Vec<Value<'_>> = Vec::with_capacity(members.len() * 13);
     for m in members {
         let cause = m.cause.as_ref();
@@ -143,12 +169,15 @@ pub fn mark(conn: &mut Conn, tenant: i64, event_ids: &[String]) -> Result<(), Db
 /// Makes one cluster a part of another: its members that are still there go over, and it points on.
 pub fn merge(conn: &mut Conn, tenant: i64, from: &str, into: &str) -> Result<(), DbError> {
     let params = [tenant.into(), from.into(), into.into()];
+    let by_event = by(conn, "alarm_occurrences_by_event");
     for sql in [
+        &format!(
+            "UPDATE alarm_occurrences{by_event} SET cluster_id = $3 WHERE tenant = $1 AND cluster_id = $2 AND event_id IN \
+             (SELECT event_id FROM cluster_members WHERE tenant = $1 AND cluster_id = $2)"
+        ),
+        "UPDATE alarms SET cluster_id = $3 WHERE tenant = $1 AND cluster_id = $2 AND id IN \
+         (SELECT alarm_id FROM cluster_members WHERE tenant = $1 AND cluster_id = $2)",
         "UPDATE cluster_members SET cluster_id = $3 WHERE tenant = $1 AND cluster_id = $2",
-        "UPDATE alarm_occurrences SET cluster_id = $3 WHERE tenant = $1 AND event_id IN \
-         (SELECT event_id FROM cluster_members WHERE tenant = $1 AND cluster_id = $3) AND cluster_id = $2",
-        "UPDATE alarms SET cluster_id = $3 WHERE tenant = $1 AND id IN \
-         (SELECT alarm_id FROM cluster_members WHERE tenant = $1 AND cluster_id = $3) AND cluster_id = $2",
         "UPDATE clusters SET merged_into = $3, alarm_count = 0 WHERE tenant = $1 AND id = $2",
         "UPDATE clusters SET merged_into = $3 WHERE tenant = $1 AND merged_into = $2",
     ] {
@@ -157,15 +186,33 @@ pub fn merge(conn: &mut Conn, tenant: i64, from: &str, into: &str) -> Result<(),
     Ok(())
 }
 
-/// What the members of each of these clusters come to.
+/// What each of these clusters comes to by its own row.
 pub fn sums(conn: &mut Conn, tenant: i64, ids: &[&str]) -> Result<HashMap<String, Sum>, DbError> {
+    let of = "SELECT id, alarm_count, severity, is_emergency, started_at, ended_at FROM clusters \
+              WHERE tenant = $1 AND id IN";
+    read_sums(conn, tenant, ids, (of, ""))
+}
+
+/// What each of these clusters comes to by its members: for one that has lost some.
+pub fn count_members(
+    conn: &mut Conn,
+    tenant: i64,
+    ids: &[&str],
+) -> Result<HashMap<String, Sum>, DbError> {
+    let of = "SELECT cluster_id, COUNT(*), MAX(severity), MAX(is_emergency), MIN(raised_at), MAX(raised_at) \
+              FROM cluster_members WHERE tenant = $1 AND cluster_id IN";
+    read_sums(conn, tenant, ids, (of, "GROUP BY cluster_id"))
+}
+
+fn read_sums(
+    conn: &mut Conn,
+    tenant: i64,
+    ids: &[&str],
+    (of, by): (&str, &str),
+) -> Result<HashMap<String, Sum>, DbError> {
     let mut sums = HashMap::new();
     for chunk in ids.chunks(500) {
-        let sql = format!(
-            "SELECT cluster_id, COUNT(*), MAX(severity), MAX(is_emergency), MIN(raised_at), MAX(raised_at) \
-             FROM cluster_members WHERE tenant = $1 AND cluster_id IN {} GROUP BY cluster_id",
-            among(conn, 2)
-        );
+        let sql = format!("{of} {} {by}", among(conn, 2));
         let found = conn.rows(&sql, &[tenant.into(), (&texts(chunk)).into()], |row| {
             let sum = Sum {
                 count: count(row.int(1)?),

@@ -12,6 +12,7 @@
 //! - `cause`: the most probable cause, siblings, and the rule for unknown entities
 //! - `group`: links to clusters, and each cluster's root
 //! - `window`: the same, occurrence by occurrence
+//! - `pieces`: what has changed there, in pieces for one transaction each
 //! - `score`: how well a partition agrees with the truth
 
 mod cause;
@@ -19,6 +20,7 @@ mod delay;
 mod field;
 mod group;
 mod network;
+mod pieces;
 pub mod score;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,8 @@ use crate::config::TypeRule;
 use crate::topology::Topology;
 
 pub use group::{Cluster, Edge};
+pub(crate) use pieces::givers;
+pub use pieces::{Piece, pieces};
 pub use window::{Arrival, Component, HOLD_SECONDS, Member, Window};
 
 /// No link spans more, and this alone binds what an unknown entity raises. Inclusive.

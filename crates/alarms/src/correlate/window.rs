@@ -68,6 +68,7 @@ pub struct Member {
     pub cause: Option<(String, Link)>,
     /// The one of the same type that it joined.
     pub kin: Option<String>,
+    pub(super) place: u32,
 }
 
 /// A cluster that is new or has changed.
@@ -86,7 +87,7 @@ pub struct Component {
     /// How much the root explains, 0 to 1.
     pub confidence: f64,
     /// Places of all that are held.
-    places: Vec<u32>,
+    pub(super) places: Vec<u32>,
 }
 
 impl Window {
@@ -394,6 +395,7 @@ impl Window {
             was: Some(held.cluster).filter(|&c| c != 0),
             cause: joins.cause.map(|(place, link)| (id(place), link)),
             kin: joins.kin.map(id),
+            place: number(at),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What clusters and clears do to incidents, inside of the transaction that brings those.
 
+use std::collections::{HashMap, HashSet};
+
 use tidings_core::db::{Conn, DbError};
 use tidings_core::event::EventId;
 use tidings_core::log::Tx;
@@ -7,26 +9,82 @@ use tidings_core::log::Tx;
 use super::entry::{self, What};
 use super::{Actor, Incident, Mark, SYSTEM, Severity, Status, count, store, tell};
 use crate::Config;
-use crate::cluster::Cluster;
+use crate::alarm;
+use crate::cluster::{self, Change, Cluster};
 use crate::entity::{self, emergency_rule};
 
-/// Opens the incident of a published cluster and gives its id: one a cluster, however often this is called. None where the
-/// cluster is too mild or too small.
-pub fn open_for_cluster(
+/// What stands of the incidents that changes of clusters are about, read at once.
+struct Standing {
+    /// By cluster.
+    incidents: HashMap<String, Incident>,
+    /// External ids of the clusters' roots.
+    external_ids: HashMap<String, String>,
+    /// Those of the clusters' alarms that are raised.
+    raised: HashSet<String>,
+}
+
+impl Standing {
+    fn read(conn: &mut Conn, tenant: i64, changes: &[Change]) -> Result<Self, DbError> {
+        let clusters = changes.iter().flat_map(|change| {
+            let own = std::iter::once(&change.cluster.cluster_id).filter(|_| !change.is_new);
+            own.chain(&change.merged).map(String::as_str)
+        });
+        let clusters: Vec<&str> = clusters.collect();
+        let roots = changes
+            .iter()
+            .filter_map(|c| c.cluster.root_cause_entity_id.as_deref());
+        let roots: Vec<&str> = roots.collect();
+        let alarms = changes.iter().flat_map(|c| &c.cluster.alarm_ids);
+        let alarms: Vec<&str> = alarms.map(String::as_str).collect();
+        let stored = entity::store::many(conn, tenant, &roots)?.into_iter();
+        Ok(Self {
+            incidents: store::of_clusters(conn, tenant, &clusters)?,
+            external_ids: stored
+                .filter_map(|e| Some((e.id, e.external_id?)))
+                .collect(),
+            raised: alarm::store::raised_among(conn, tenant, &alarms)?,
+        })
+    }
+}
+
+/// Brings the incidents of clusters up to what those are now. One opens where a cluster is worth it, one a cluster; those of
+/// clusters that have become part of another do so, too, each with a pointer to the one that stays. One that is over stays
+/// as it is.
+pub fn follow(tx: &mut Tx<'_>, config: &Config, changes: &[Change]) -> Result<(), DbError> {
+    let tenant = tx.tenant_number();
+    let mut standing = Standing::read(tx, tenant, changes)?;
+    for change in changes {
+        for from in &change.merged {
+            merge_from(tx, &mut standing.incidents, from, &change.cluster)?;
+        }
+        match standing.incidents.remove(&change.cluster.cluster_id) {
+            Some(incident) => update(tx, config, (&change.cluster, incident), &standing.raised)?,
+            None => open(tx, config, &change.cluster, &standing)?,
+        }
+    }
+    Ok(())
+}
+
+/// Opens the incident of a cluster, unless that is too mild or too small.
+fn open(
     tx: &mut Tx<'_>,
     config: &Config,
     cluster: &Cluster,
-) -> Result<Option<String>, DbError> {
+    standing: &Standing,
+) -> Result<(), DbError> {
     let tenant = tx.tenant_number();
-    if let Some(stands) = store::of_cluster(tx, tenant, &cluster.cluster_id)? {
-        return Ok(Some(stands.id));
-    }
     let is_severe = cluster.severity >= config.incident_min_severity;
-    let is_worth_it = is_severe && cluster.alarm_count >= config.incident_min_alarms;
-    let emergency = emergency_of(tx, tenant, cluster)?;
+    // One that was too mild or too small until now has more than what is new in it.
+    let is_older = cluster.alarm_count > cluster.event_ids.len() as u64;
+    let whole = match is_older {
+        true => cluster::store::get(tx, tenant, &cluster.cluster_id)?,
+        false => None,
+    };
+    let cluster = whole.as_ref().unwrap_or(cluster);
+    let emergency = emergency_in(tx, tenant, cluster)?;
     // An emergency is critical, whatever its alarms say; what is too small is too small all the same.
-    if !is_worth_it && (emergency.is_none() || cluster.alarm_count < config.incident_min_alarms) {
-        return Ok(None);
+    if !(is_severe || emergency.is_some()) || cluster.alarm_count < config.incident_min_alarms {
+        return Ok(());
     }
     let now = tx.now();
     let title = format!("Auto-created incident from cluster {}", cluster.cluster_id);
@@ -35,8 +93,7 @@ pub fn open_for_cluster(
     incident.cluster_id = Some(cluster.cluster_id.clone());
     incident.entity_id.clone_from(&cluster.root_cause_entity_id);
     if let Some(root) = &cluster.root_cause_entity_id {
-        let root = entity::store::get(tx, tenant, root)?;
-        incident.entity_external_id = root.and_then(|e| e.external_id);
+        incident.entity_external_id = standing.external_ids.get(root).cloned();
     }
     take_in(&mut incident, cluster);
     force(&mut incident, emergency);
@@ -56,94 +113,72 @@ pub fn open_for_cluster(
     }
     start(tx, &incident, &Actor::system(), &details)?;
     store::add_alarms(tx, tenant, &incident.id, &refs(&cluster.alarm_ids))?;
-    settle(tx, config, &mut incident)?;
-    Ok(Some(incident.id))
+    settle_unless_raised(tx, config, (&mut incident, cluster), &standing.raised)
 }
 
-/// Brings the incident of a cluster up to what the cluster is now, or opens it where only now it is worth it. One that is
-/// over stays as it is.
-pub fn update_for_cluster(
+/// Brings an incident up to what its cluster is now.
+fn update(
     tx: &mut Tx<'_>,
     config: &Config,
-    cluster: &Cluster,
-) -> Result<Option<String>, DbError> {
+    (cluster, mut incident): (&Cluster, Incident),
+    raised: &HashSet<String>,
+) -> Result<(), DbError> {
     let tenant = tx.tenant_number();
-    let Some(mut incident) = store::of_cluster(tx, tenant, &cluster.cluster_id)? else {
-        return open_for_cluster(tx, config, cluster);
-    };
     if incident.status.is_over() {
-        return Ok(Some(incident.id));
+        return Ok(());
     }
     let before = incident.clone();
-    let known: std::collections::HashSet<&str> =
-        before.alarm_ids.iter().map(String::as_str).collect();
-    let new = cluster
-        .alarm_ids
-        .iter()
-        .map(String::as_str)
-        .filter(|id| !known.contains(id));
-    let new: Vec<&str> = new.collect();
+    let new = store::add_alarms(tx, tenant, &incident.id, &refs(&cluster.alarm_ids))?;
     take_in(&mut incident, cluster);
     if !incident.is_emergency {
-        let emergency = emergency_of(tx, tenant, cluster)?;
+        let emergency = emergency_in(tx, tenant, cluster)?;
         force(&mut incident, emergency);
     }
-    if incident == before && new.is_empty() {
-        return Ok(Some(incident.id));
+    if incident == before && new == 0 {
+        return Ok(());
     }
     let (now, actor) = (tx.now(), Actor::system());
     incident.touch(now);
     store::save(tx, tenant, &incident)?;
-    store::add_alarms(tx, tenant, &incident.id, &new)?;
     let joined = incident.alarm_count.saturating_sub(before.alarm_count);
-    if joined > 0 || !new.is_empty() {
+    if joined > 0 || new > 0 {
         let details = format!(
             "{} joined; {} now.",
             count(joined, "alarm", "alarms"),
             incident.alarm_count
         );
-        entry::add(
-            tx,
-            tenant,
-            &incident.id,
-            now,
-            (What::AlarmsJoined, &actor, &details),
-        )?;
+        let what = (What::AlarmsJoined, &actor, details.as_str());
+        entry::add(tx, tenant, &incident.id, now, what)?;
     }
     note_severity(tx, &before, &incident)?;
     tell::updated(tx, &incident, "alarms_joined", &actor)?;
-    settle(tx, config, &mut incident)?;
-    Ok(Some(incident.id))
+    settle_unless_raised(tx, config, (&mut incident, cluster), raised)
 }
 
-/// Clusters have become part of another: so do their incidents, each with a pointer to the one that stays. Incidents that
-/// are over stay as they are.
-pub fn merge_for_clusters(
+/// A cluster has become part of another: so does its incident, with a pointer to the one that stays, unless it is over.
+fn merge_from(
     tx: &mut Tx<'_>,
-    config: &Config,
+    incidents: &mut HashMap<String, Incident>,
+    from: &str,
     into: &Cluster,
-    from_ids: &[&str],
 ) -> Result<(), DbError> {
-    let tenant = tx.tenant_number();
-    for from in from_ids {
-        let Some(gone) = store::of_cluster(tx, tenant, from)? else {
-            continue;
-        };
-        if gone.status.is_over() {
-            continue;
-        }
-        match store::of_cluster(tx, tenant, &into.cluster_id)? {
-            Some(target) if !target.status.is_over() => merge(tx, target, gone)?,
-            // What goes on has an incident that is over: the one that is not keeps its own.
-            Some(_) => {}
-            None => hand_over(tx, gone, into)?,
+    let Some(gone) = incidents.remove(from).filter(|i| !i.status.is_over()) else {
+        return Ok(());
+    };
+    match incidents.get_mut(&into.cluster_id) {
+        Some(target) if !target.status.is_over() => merge(tx, target, gone),
+        // What goes on has an incident that is over: the one that is not keeps its own.
+        Some(_) => Ok(()),
+        None => {
+            let incident = hand_over(tx, gone, into)?;
+            incidents.insert(into.cluster_id.clone(), incident);
+            Ok(())
         }
     }
-    update_for_cluster(tx, config, into).map(drop)
 }
 
 /// Puts an incident into another.
-fn merge(tx: &mut Tx<'_>, mut target: Incident, mut gone: Incident) -> Result<(), DbError> {
+fn merge(tx: &mut Tx<'_>, target: &mut Incident, mut gone: Incident) -> Result<(), DbError> {
     let (tenant, now, actor) = (tx.tenant_number(), tx.now(), Actor::system());
     let before = target.clone();
     if gone.severity.outweighs(target.severity) {
@@ -151,7 +186,7 @@ fn merge(tx: &mut Tx<'_>, mut target: Incident, mut gone: Incident) -> Result<()
         target.severity_reason.clone_from(&gone.severity_reason);
     }
     if gone.is_emergency && !target.is_emergency {
-        force(&mut target, gone.severity_reason.clone());
+        force(target, gone.severity_reason.clone());
     }
     for id in gone
         .entity_ids
@@ -169,8 +204,8 @@ fn merge(tx: &mut Tx<'_>, mut target: Incident, mut gone: Incident) -> Result<()
     };
     gone.enter(Status::Closed, mark);
     store::save(tx, tenant, &gone)?;
-    store::save(tx, tenant, &target)?;
-    store::add_alarms(tx, tenant, &target.id, &refs(&gone.alarm_ids))?;
+    store::save(tx, tenant, target)?;
+    store::copy_alarms(tx, tenant, &gone.id, &target.id)?;
     let details = format!("Has become part of incident {}.", target.id);
     entry::add(tx, tenant, &gone.id, now, (What::Merged, &actor, &details))?;
     let taken_on = gone
@@ -189,13 +224,13 @@ fn merge(tx: &mut Tx<'_>, mut target: Incident, mut gone: Incident) -> Result<()
         now,
         (What::Merged, &actor, &details),
     )?;
-    note_severity(tx, &before, &target)?;
+    note_severity(tx, &before, target)?;
     tell::updated(tx, &gone, "merged", &actor)?;
-    tell::updated(tx, &target, "merged", &actor)
+    tell::updated(tx, target, "merged", &actor)
 }
 
 /// Lets an incident go on with the cluster that its own has become part of, and that has none.
-fn hand_over(tx: &mut Tx<'_>, mut incident: Incident, into: &Cluster) -> Result<(), DbError> {
+fn hand_over(tx: &mut Tx<'_>, mut incident: Incident, into: &Cluster) -> Result<Incident, DbError> {
     let (tenant, now, actor) = (tx.tenant_number(), tx.now(), Actor::system());
     incident.cluster_id = Some(into.cluster_id.clone());
     incident.touch(now);
@@ -210,7 +245,8 @@ fn hand_over(tx: &mut Tx<'_>, mut incident: Incident, into: &Cluster) -> Result<
         &incident.id,
         now,
         (What::Merged, &actor, &details),
-    )
+    )?;
+    Ok(incident)
 }
 
 /// Whether the incident of a cluster is resolved or closed: then it must not absorb new alarms.
@@ -238,6 +274,19 @@ pub fn on_alarms_cleared(
         settle(tx, config, &mut incident)?;
     }
     Ok(())
+}
+
+/// As [`settle`], where what has joined may have cleared before: an alarm of it that is raised says enough.
+fn settle_unless_raised(
+    tx: &mut Tx<'_>,
+    config: &Config,
+    (incident, cluster): (&mut Incident, &Cluster),
+    raised: &HashSet<String>,
+) -> Result<(), DbError> {
+    if cluster.alarm_ids.iter().any(|id| raised.contains(id)) {
+        return Ok(());
+    }
+    settle(tx, config, incident)
 }
 
 /// Resolves an incident none of whose alarms is raised any more, or only notes it.
@@ -331,8 +380,7 @@ pub(super) fn take_in(incident: &mut Incident, cluster: &Cluster) {
         .root_entity_id
         .clone_from(&cluster.root_cause_entity_id);
     incident.confidence = Some(cluster.confidence).filter(|c| c.is_finite());
-    let mut known: std::collections::HashSet<String> =
-        incident.entity_ids.iter().cloned().collect();
+    let mut known: HashSet<String> = incident.entity_ids.iter().cloned().collect();
     for id in &cluster.entity_ids {
         if known.insert(id.clone()) {
             incident.entity_ids.push(id.clone());
@@ -347,6 +395,19 @@ pub(super) fn force(incident: &mut Incident, rule: Option<String>) {
         incident.severity = Severity::Critical;
         incident.severity_reason = Some(rule);
     }
+}
+
+/// As [`emergency_of`] for a cluster that has just been published: what is stored was asked then.
+fn emergency_in(
+    conn: &mut Conn,
+    tenant: i64,
+    cluster: &Cluster,
+) -> Result<Option<String>, DbError> {
+    if cluster.is_emergency_service {
+        return emergency_of(conn, tenant, cluster);
+    }
+    let mut ids = cluster.entity_ids.iter();
+    Ok(ids.find_map(|id| emergency_rule(id, None, None)))
 }
 
 /// Why an emergency service has an alarm in a cluster, where one has.

@@ -25,10 +25,7 @@ use tidings_core::tenant::Tenant;
 
 pub use act::{Change, NewIncident, read_reason};
 pub use entry::{Actor, Entry};
-pub use follow::{
-    is_over, merge_for_clusters, on_alarm_cleared, on_alarms_cleared, open_for_cluster,
-    update_for_cluster,
-};
+pub use follow::{follow, is_over, on_alarm_cleared, on_alarms_cleared};
 pub use impact::Impact;
 pub use lifecycle::{Gate, Status};
 pub use list::{Found, Query, Sort};

@@ -91,6 +91,29 @@ pub(super) fn of_cluster(
     )
 }
 
+/// The incidents of these clusters, by cluster. Their alarms are not read.
+pub(super) fn of_clusters(
+    conn: &mut Conn,
+    tenant: i64,
+    cluster_ids: &[&str],
+) -> Result<HashMap<String, Incident>, DbError> {
+    let mut found = HashMap::new();
+    for ids in cluster_ids.chunks(IDS) {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM incidents{} WHERE tenant = $1 AND cluster_id IN {}",
+            by(conn, "incidents_by_cluster"),
+            among(conn, 2)
+        );
+        let incidents = conn.rows(&sql, &[tenant.into(), (&list(ids)).into()], read)?;
+        found.extend(
+            incidents
+                .into_iter()
+                .filter_map(|i| Some((i.cluster_id.clone()?, i))),
+        );
+    }
+    Ok(found)
+}
+
 /// One that is not over, has this title, and is about the same entity.
 pub(super) fn alike(
     conn: &mut Conn,
@@ -171,21 +194,40 @@ pub(super) fn alarms_of(
     Ok(all)
 }
 
-/// Puts alarms to an incident; those that it has stay.
+/// Puts alarms to an incident; those that it has stay. Says how many are new.
 pub(super) fn add_alarms(
     conn: &mut Conn,
     tenant: i64,
     id: &str,
     alarm_ids: &[&str],
-) -> Result<(), DbError> {
+) -> Result<u64, DbError> {
     const INTO: &str = "INSERT INTO incident_alarms (tenant, incident_id, alarm_id) VALUES";
-    const TAIL: &str = "ON CONFLICT (tenant, incident_id, alarm_id) DO NOTHING";
+    const TAIL: &str = "ON CONFLICT (tenant, incident_id, alarm_id) DO NOTHING RETURNING 1";
     let rows = alarm_ids
         .iter()
         .copied()
         .map(|alarm| [tenant.into(), id.into(), Value::Text(alarm)]);
     let values: Vec<Value<'_>> = rows.flatten().collect();
-    insert(conn, (INTO, 3, TAIL), &values, |_| Ok(()))
+    let mut new = 0;
+    insert(conn, (INTO, 3, TAIL), &values, |_| {
+        new += 1;
+        Ok(())
+    })?;
+    Ok(new)
+}
+
+/// Puts an incident's alarms to another, too.
+pub(super) fn copy_alarms(
+    conn: &mut Conn,
+    tenant: i64,
+    from: &str,
+    to: &str,
+) -> Result<(), DbError> {
+    let sql = "INSERT INTO incident_alarms (tenant, incident_id, alarm_id) \
+               SELECT tenant, CAST($3 AS TEXT), alarm_id FROM incident_alarms WHERE tenant = $1 AND incident_id = $2 \
+               ON CONFLICT (tenant, incident_id, alarm_id) DO NOTHING";
+    conn.execute(sql, &[tenant.into(), from.into(), to.into()])
+        .map(drop)
 }
 
 /// How an incident's alarms stand: whether any is raised, and whether any is known at all.

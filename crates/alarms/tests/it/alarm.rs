@@ -187,24 +187,20 @@ on_each_backend! {
 }
 
 on_each_backend! {
-    async fn clusters_know_which_of_their_alarms_are_open(bed: Bed) {
+    async fn what_is_raised_among_many_and_in_a_span_of_time_is_found(bed: Bed) {
         let alarms = bed.open(Config::default()).await;
         let a = tenant("a");
         let taken = take(&alarms, &a, (0..70).map(|n| raw(&format!("c{n}"), "major", n)).collect()).await;
         take(&alarms, &a, vec![raw("c0", "cleared", 99)]).await;
         let ids: Vec<_> = taken.0.iter().map(|o| o.alarm_id.clone()).collect();
-        let (alarm_ids, event_ids) = (ids.clone(), taken.0.iter().map(|o| o.event_id.clone()).collect::<Vec<_>>());
-        let run = move |tx: &mut tidings_core::log::Tx<'_>| {
-            let (events, alarms): (Vec<_>, Vec<_>) =
-                event_ids.iter().zip(&alarm_ids).map(|(e, a)| (e.as_str(), a.as_str())).unzip();
-            store::set_cluster(tx, &events, &alarms, "k1")?;
-            let tenant = tx.tenant_number();
-            let twice: Vec<_> = alarms.iter().chain(&alarms).copied().collect();
-            Ok::<_, Error>(store::open_among(tx, tenant, &twice)?)
-        };
-        assert_eq!(alarms.log().write(&a, run).await.unwrap().value, 69);
-        assert_eq!(alarms.alarm(&a, &ids[69]).await.unwrap().cluster_id.as_deref(), Some("k1"));
         let number = alarms.log().tenant(&a).await.unwrap().number;
+        let all = ids.clone();
+        let read = move |conn: &mut Conn| {
+            let twice: Vec<&str> = all.iter().chain(&all).map(String::as_str).collect();
+            store::raised_among(conn, number, &twice)
+        };
+        let raised = alarms.log().db().read(read).await.unwrap();
+        assert_eq!((raised.len(), raised.contains(&ids[0])), (69, false));
         let (from, to) = (Timestamp::from_secs(START + 10), Timestamp::from_secs(START + 20));
         let raises = alarms.log().db().read(move |conn| store::raises(conn, number, from, to, 100)).await.unwrap();
         assert_eq!((raises.len(), raises[0].1.entity_id.as_str()), (10, "c10"));

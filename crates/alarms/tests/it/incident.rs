@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tidings_alarms::alarm::Request;
-use tidings_alarms::cluster::Cluster;
+use tidings_alarms::cluster::{self, Cluster};
 use tidings_alarms::incident::{
     self, Actor, Change, Gate, Incident, NewIncident, Query, Severity, Sort, Status,
 };
@@ -55,20 +55,47 @@ fn cluster(id: &str, entities: &[&str], alarm_ids: &[String], severity: &str) ->
     }
 }
 
-async fn update(alarms: &Alarms, of: &Tenant, cluster: &Cluster) -> Option<String> {
-    let (config, cluster) = (alarms.config().clone(), cluster.clone());
-    let write = alarms.log().write(of, move |tx| {
-        incident::update_for_cluster(tx, &config, &cluster)
-    });
-    write.await.unwrap().value
+/// One in which an emergency service was found.
+fn emergency(of: Cluster) -> Cluster {
+    Cluster {
+        is_emergency_service: true,
+        ..of
+    }
 }
 
-async fn merge(alarms: &Alarms, of: &Tenant, into: &Cluster, from: &'static [&'static str]) {
-    let (config, into) = (alarms.config().clone(), into.clone());
-    let write = alarms.log().write(of, move |tx| {
-        incident::merge_for_clusters(tx, &config, &into, from)
-    });
+async fn change(alarms: &Alarms, of: &Tenant, change: cluster::Change) -> Option<String> {
+    let (config, id) = (alarms.config().clone(), change.cluster.cluster_id.clone());
+    let write = alarms
+        .log()
+        .write(of, move |tx| incident::follow(tx, &config, &[change]));
     write.await.unwrap();
+    let all = Query {
+        page: 1,
+        page_size: 100,
+        ..Query::default()
+    };
+    let all = alarms.incidents(of, all).await.unwrap();
+    let mut all = all.incidents.into_iter();
+    all.find(|i| i.cluster_id.as_ref() == Some(&id))
+        .map(|i| i.id)
+}
+
+async fn update(alarms: &Alarms, of: &Tenant, cluster: &Cluster) -> Option<String> {
+    let grown = cluster::Change {
+        cluster: cluster.clone(),
+        merged: Vec::new(),
+        is_new: false,
+    };
+    change(alarms, of, grown).await
+}
+
+async fn merge(alarms: &Alarms, of: &Tenant, into: &Cluster, from: &[&str]) {
+    let grown = cluster::Change {
+        cluster: into.clone(),
+        merged: from.iter().map(|&id| id.to_owned()).collect(),
+        is_new: false,
+    };
+    change(alarms, of, grown).await;
 }
 
 async fn is_over(alarms: &Alarms, of: &Tenant, cluster: &'static str) -> bool {
@@ -224,12 +251,12 @@ on_each_backend! {
         let one = ingest(&alarms, &a, "s", "warning", 0).await;
         let two = ingest(&alarms, &a, "e1", "warning", 0).await;
         let id = update(&alarms, &a, &cluster("c", &["s"], std::slice::from_ref(&one), "warning")).await.unwrap();
-        update(&alarms, &a, &cluster("c", &["s", "e1"], &[one.clone(), two], "warning")).await;
+        update(&alarms, &a, &emergency(cluster("c", &["s", "e1"], &[one.clone(), two], "warning"))).await;
         update(&alarms, &a, &cluster("c", &["s"], &[one], "warning")).await;
         let grown = alarms.incident(&a, &id).await.unwrap();
         assert_eq!((grown.severity, grown.is_emergency), (Severity::Critical, true));
         let three = ingest(&alarms, &a, "z-emergency", "warning", 0).await;
-        let id = update(&alarms, &a, &cluster("d", &["unknown"], &[three], "warning")).await.unwrap();
+        let id = update(&alarms, &a, &emergency(cluster("d", &["unknown"], &[three], "warning"))).await.unwrap();
         assert!(alarms.incident(&a, &id).await.unwrap().is_emergency, "by the external id of an alarm");
     }
 }

@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &migrations![
     "0103_alarms_clusters",
     "0104_alarms_incidents",
     "0105_users",
+    "0106_alarms_merged",
 ];
 
 /// Runs what has not run yet, in one transaction. A migration that changed after it ran is refused.

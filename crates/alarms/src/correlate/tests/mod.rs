@@ -3,6 +3,7 @@
 mod accuracy;
 mod golden;
 mod laws;
+mod pieces;
 mod stream;
 
 use tidings_core::clock::Timestamp;
