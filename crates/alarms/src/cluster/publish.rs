@@ -102,8 +102,7 @@ pub(crate) fn publish(
         .collect();
     let now = tx.now();
     store::put(tx, tenant, &heads, now)?;
-    let moved: Vec<String> = all.into_iter().map(|row| row.event_id.clone()).collect();
-    store::mark(tx, tenant, &moved)?;
+    store::mark(tx, tenant, &all)?;
     let mut changes = Vec::with_capacity(rows.len());
     for (((component, id), rows), sum) in of.plan.iter().zip(&ids).zip(rows).zip(sums) {
         let change = sum.and_then(|sum| of.change(component, id, &sum, rows));

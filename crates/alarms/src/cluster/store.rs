@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::json;
 use tidings_core::clock::Timestamp;
 use tidings_core::db::{Conn, DbError, RowRef, Value};
 
@@ -145,23 +146,59 @@ pub fn put_members(conn: &mut Conn, tenant: i64, members: &[&MemberRow]) -> Resu
     insert(conn, (into, 13, tail), &values, |_| Ok(()))
 }
 
-/// Writes on the alarms and occurrences of these events which cluster they are in: of an alarm, its latest one's.
-pub fn mark(conn: &mut Conn, tenant: i64, event_ids: &[String]) -> Result<(), DbError> {
-    for chunk in event_ids.chunks(500) {
-        let (ids, among) = (texts(chunk), among(conn, 2));
-        let params = [tenant.into(), (&ids).into()];
-        let occurrences = format!(
-            "UPDATE alarm_occurrences SET cluster_id = m.cluster_id FROM cluster_members m \
-             WHERE alarm_occurrences.tenant = $1 AND m.tenant = $1 AND m.event_id = alarm_occurrences.event_id \
-             AND m.event_id IN {among}"
+/// Writes on the alarms and occurrences of these members which cluster they are in: of an alarm, its latest one's.
+pub fn mark(conn: &mut Conn, tenant: i64, members: &[&MemberRow]) -> Result<(), DbError> {
+    if let Conn::Postgres(_) = conn {
+        return members
+            .chunks(500)
+            .try_for_each(|some| mark_at_once(conn, tenant, some));
+    }
+    for m in members {
+        conn.execute(
+            "UPDATE alarm_occurrences SET cluster_id = $3 WHERE tenant = $1 AND event_id = $2",
+            &[tenant.into(), (&m.event_id).into(), (&m.cluster_id).into()],
+        )?;
+        let raised_at = m.fact.raised_at.as_micros();
+        conn.execute(
+            "UPDATE alarms SET cluster_id = $4 WHERE tenant = $1 AND id = $2 AND raised_at = $3",
+            &[
+                tenant.into(),
+                (&m.fact.alarm_id).into(),
+                raised_at.into(),
+                (&m.cluster_id).into(),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The same by two statements, for a database that is far away. Each row is found by its key: a plain join would leave it to
+/// the planner, which, before it has seen how many rows a tenant has, reads all of them.
+fn mark_at_once(conn: &mut Conn, tenant: i64, members: &[&MemberRow]) -> Result<(), DbError> {
+    let wanted = members.iter().map(|m| {
+        json!([
+            m.event_id,
+            m.fact.alarm_id,
+            m.fact.raised_at.as_micros(),
+            m.cluster_id
+        ])
+    });
+    let wanted = serde_json::Value::from_iter(wanted).to_string();
+    let from = "(SELECT e->>0 AS event_id, e->>1 AS alarm_id, CAST(e->>2 AS BIGINT) AS raised_at, e->>3 AS cluster_id \
+                FROM json_array_elements(CAST(CAST($2 AS TEXT) AS JSON)) AS e) AS wanted";
+    for (table, key) in [
+        ("alarm_occurrences", "event_id = wanted.event_id"),
+        (
+            "alarms",
+            "id = wanted.alarm_id AND raised_at = wanted.raised_at",
+        ),
+    ] {
+        let sql = format!(
+            "UPDATE {table} SET cluster_id = wanted.cluster_id FROM {from}, \
+             LATERAL (SELECT ctid AS at FROM {table} WHERE tenant = $1 AND {key} LIMIT 1) AS found \
+             WHERE {table}.ctid = found.at"
         );
-        conn.execute(&occurrences, &params)?;
-        let alarms = format!(
-            "UPDATE alarms SET cluster_id = m.cluster_id FROM cluster_members m \
-             WHERE alarms.tenant = $1 AND m.tenant = $1 AND m.alarm_id = alarms.id AND m.raised_at = alarms.raised_at \
-             AND m.event_id IN {among}"
-        );
-        conn.execute(&alarms, &params)?;
+        conn.execute(&sql, &[tenant.into(), (&wanted).into()])?;
     }
     Ok(())
 }
