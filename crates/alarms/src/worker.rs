@@ -99,9 +99,7 @@ impl Alarms {
                     Err(error) => {
                         tracing::warn!(%error, tenant = %log.tenant, "alarms wait to be correlated; trying again");
                         let tenancy = tenancies.remove(&number);
-                        if let (Error::Unavailable(DbError::Fault(_)), Some(tenancy)) =
-                            (&error, tenancy)
-                        {
+                        if let (Some(_), Some(tenancy)) = (refusal(&error), tenancy) {
                             careful.insert(number, tenancy.cursor);
                         }
                         tokio::time::sleep(RETRY).await;
@@ -179,9 +177,11 @@ impl Alarms {
         if tenancy.new.is_empty() && tenancy.aside.is_empty() {
             return Ok(());
         }
-        let reason = match self.publish(tenancy).await {
-            Err(Error::Unavailable(DbError::Fault(reason))) => reason,
-            result => return result,
+        let Err(error) = self.publish(tenancy).await else {
+            return Ok(());
+        };
+        let Some(reason) = refusal(&error) else {
+            return Err(error);
         };
         let (cursor, careful_to) = (tenancy.cursor, tenancy.careful_to);
         *tenancy = self.load(&tenancy.log.clone(), Some(careful_to)).await?;
@@ -189,7 +189,7 @@ impl Alarms {
         tenancy.cursor = cursor;
         tenancy.aside = events
             .iter()
-            .map(|e| (e.json.to_string(), reason.clone()))
+            .map(|e| (e.json.to_string(), reason.to_owned()))
             .collect();
         self.publish(tenancy).await
     }
@@ -295,9 +295,9 @@ impl Alarms {
                 let message = "another worker has placed some of these alarms";
                 Err(DbError::Unavailable(message.into()).into())
             }
-            Err(WriteError::Refused(Refusal::Database(e)) | WriteError::Unavailable(e)) => {
-                Err(e.into())
-            }
+            Err(WriteError::Refused(Refusal::Database(e))) => Err(e.into()),
+            // Whatever it was, this did not cause it.
+            Err(WriteError::Unavailable(e)) => Err(DbError::Unavailable(e.to_string()).into()),
             Err(WriteError::Full) => Err(Error::Full),
         }
     }
@@ -474,6 +474,14 @@ impl Tenancy {
             self.numbers.retain(|_, number| held.contains(number));
             self.closed.retain(|number| held.contains(number));
         }
+    }
+}
+
+/// Why the database refuses what it was given, if it does: trying again would be of no use.
+fn refusal(error: &Error) -> Option<&str> {
+    match error {
+        Error::Unavailable(DbError::Fault(reason) | DbError::Conflict(reason)) => Some(reason),
+        _ => None,
     }
 }
 

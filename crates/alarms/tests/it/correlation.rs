@@ -295,6 +295,46 @@ on_each_backend! {
     }
 }
 
+/// Makes the database refuse what one entity raises, as a fault in a statement or in the data would.
+async fn refuse(alarms: &Alarms, of: &Tenant, entity: &str) {
+    let sql = if alarms.log().db().is_postgres() {
+        format!(
+            "ALTER TABLE cluster_members ADD CONSTRAINT refused CHECK (entity_id <> '{entity}')"
+        )
+    } else {
+        format!(
+            "CREATE TRIGGER refused BEFORE INSERT ON cluster_members WHEN NEW.entity_id = '{entity}' \
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    };
+    let written = alarms.log().write(of, move |tx| tx.batch(&sql));
+    written.await.unwrap();
+}
+
+on_each_backend! {
+    async fn what_the_database_refuses_is_set_aside_alone_and_the_others_go_on(bed: Bed) {
+        let a = tenant("a");
+        let alarms = bed.open(Config::default()).await;
+        refuse(&alarms, &a, "poison").await;
+        let all = ["e0", "poison", "e1"].map(|e| body(e, "t", "major", bed.clock.now()));
+        let ids = raise(&alarms, &a, all.into()).await;
+        let worker = work(&alarms);
+        let found = settled(&bed, &alarms, &a, 2).await;
+        let mut others = vec![ids[0].clone(), ids[2].clone()];
+        others.sort_unstable();
+        assert_eq!(partition(&found).concat(), others);
+        // What comes next is taken as ever.
+        let next = raise(&alarms, &a, vec![body("e1", "t", "minor", bed.clock.now())]).await;
+        let found = settled(&bed, &alarms, &a, 3).await;
+        assert!(found[0].event_ids.contains(&next[0]), "{found:?}");
+        let number = alarms.log().tenant(&a).await.unwrap().number;
+        let letters = alarms.log().db().read(move |conn| dead_letter::list(conn, number, None, 10)).await.unwrap();
+        assert_eq!(letters.len(), 1);
+        assert!(letters[0].content.contains(&ids[1]), "{letters:?}");
+        worker.abort();
+    }
+}
+
 on_each_backend! {
     async fn a_cluster_whose_incident_is_over_takes_nothing_more(bed: Bed) {
         let a = tenant("a");
