@@ -1,10 +1,14 @@
-//! What correlation costs: the shapes that the original was measured on, one hot type, and how it grows.
+//! What correlation costs: the shapes that the original was measured on, one hot type, how it grows, and what the same
+//! costs as it comes in.
 //!
 //! `cargo bench --bench correlate`; compare figures of one run only.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tidings_alarms::Topology;
-use tidings_alarms::correlate::{Occurrence, Rules, correlate};
+use tidings_alarms::correlate::{Arrival, Component, Occurrence, Rules, Window, correlate};
 use tidings_alarms::simulate::{Flaws, Load, run};
 use tidings_core::clock::Timestamp;
 
@@ -122,5 +126,51 @@ fn growth(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, shapes, growth);
+/// A storm of 100,000 within ten minutes, on 20,000 entities of 40 types, as it comes in.
+fn pieces(c: &mut Criterion) {
+    let of = |i: u64| {
+        raised(
+            i,
+            format!("e{}", i % 20_000),
+            format!("t{}", i % 40),
+            i * 600 / 100_000,
+        )
+    };
+    let all: Vec<Occurrence> = (0..100_000).map(of).collect();
+    let mut group = c.benchmark_group("pieces");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(all.len() as u64));
+    group.bench_function("100,000 in pieces of 2,000", |b| {
+        b.iter(|| stream(&all, 2_000));
+    });
+    group.finish();
+}
+
+/// Adds, plans and settles, piece after piece.
+fn stream(all: &[Occurrence], piece: usize) -> Window {
+    let mut window = Window::new(Arc::default(), Rules::default());
+    let (none, mut clusters) = (HashSet::new(), 0);
+    for some in all.chunks(piece) {
+        let now = some[some.len() - 1].raised_at.as_micros();
+        let arrival = |o: &Occurrence| Arrival {
+            occurrence: o.clone(),
+            arrived_at: now,
+            cluster: None,
+        };
+        window.add(some.iter().map(arrival).collect());
+        let plan = window.plan(&none);
+        let number = |component: &Component| {
+            component.cluster.unwrap_or_else(|| {
+                clusters += 1;
+                clusters
+            })
+        };
+        let ids: Vec<u64> = plan.iter().map(number).collect();
+        window.apply(&plan, &ids);
+        window.settle(now);
+    }
+    window
+}
+
+criterion_group!(benches, shapes, growth, pieces);
 criterion_main!(benches);

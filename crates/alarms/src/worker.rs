@@ -11,15 +11,15 @@ use serde::Deserialize;
 use tidings_core::clock::{Clock, Timestamp};
 use tidings_core::db::{Conn, DbError};
 use tidings_core::hub::Rights;
-use tidings_core::log::{Logged, TenantLog, WriteError};
+use tidings_core::log::{Logged, Page, TenantLog, WriteError};
 use tidings_core::tenant::Tenant;
 use tidings_core::topic::{Pattern, Patterns};
 
-use crate::alarm::event::INGESTED;
+use crate::alarm::event::{INGESTED, TOPIC};
 use crate::cluster::publish::{self, New, Publication, Refusal};
 use crate::cluster::store::{self, Fact};
 use crate::correlate::{
-    Arrival, Component, HOLD_SECONDS, Occurrence, Piece, Rules, WINDOW_SECONDS, Window, pieces,
+    Arrival, Component, MEMORY_SECONDS, Occurrence, Piece, Rules, Window, pieces,
 };
 use crate::{Alarms, Error, Severity};
 
@@ -38,8 +38,6 @@ const FULL: usize = 2_000;
 const PIECE: usize = 100;
 /// The part of `correlation.flush_seconds` that an occurrence waits for what comes with it; the rest is for the work.
 const PART: f64 = 0.6;
-/// How much more than what is held is read at a start, so that what is held finds its neighbours.
-const MARGIN: i64 = 2 * WINDOW_SECONDS;
 
 /// What is held of a tenant.
 struct Tenancy {
@@ -47,6 +45,8 @@ struct Tenancy {
     window: Window,
     /// How far the log has been read.
     cursor: u64,
+    /// All that came in before this time has been read: nothing is settled sooner than that, however late the log is read.
+    read_until: Timestamp,
     /// Clusters have numbers here, in the order of their making.
     ids: HashMap<u64, String>,
     numbers: HashMap<String, u64>,
@@ -99,9 +99,7 @@ impl Alarms {
                     Err(error) => {
                         tracing::warn!(%error, tenant = %log.tenant, "alarms wait to be correlated; trying again");
                         let tenancy = tenancies.remove(&number);
-                        if let (Error::Unavailable(DbError::Fault(_)), Some(tenancy)) =
-                            (&error, tenancy)
-                        {
+                        if let (Some(_), Some(tenancy)) = (refusal(&error), tenancy) {
                             careful.insert(number, tenancy.cursor);
                         }
                         tokio::time::sleep(RETRY).await;
@@ -134,14 +132,12 @@ impl Alarms {
 
     /// Reads what has come, and publishes what is due.
     async fn advance(&self, tenancy: &mut Tenancy) -> Result<(), Error> {
+        // Before the head is looked at: what is beyond it will have come in later.
+        let now = self.clock.now();
         while tenancy.log.head() > tenancy.cursor {
             let is_careful = tenancy.cursor < tenancy.careful_to;
             let limit = if is_careful { 1 } else { PAGE };
-            let patterns = Patterns::new(Pattern::new("alarms").ok().into_iter().collect());
-            let page = self
-                .log
-                .read(&tenancy.log, tenancy.cursor, &patterns, &Rights::All, limit)
-                .await?;
+            let page = self.read_log(&tenancy.log, tenancy.cursor, limit).await?;
             let before = tenancy.cursor;
             tenancy.cursor = page.end.next;
             for event in &page.events {
@@ -160,10 +156,11 @@ impl Alarms {
                 break;
             }
         }
+        tenancy.read_until = now;
         let wait = self.config.flush.mul_f64(PART);
         let is_due = tenancy
             .waits_since
-            .is_some_and(|since| self.clock.now() >= since.plus(wait));
+            .is_some_and(|since| now >= since.plus(wait));
         if is_due || !tenancy.aside.is_empty() {
             self.publish(tenancy).await?;
         }
@@ -180,20 +177,21 @@ impl Alarms {
         if tenancy.new.is_empty() && tenancy.aside.is_empty() {
             return Ok(());
         }
-        match self.publish(tenancy).await {
-            Err(Error::Unavailable(DbError::Fault(reason))) => {
-                let (cursor, careful_to) = (tenancy.cursor, tenancy.careful_to);
-                *tenancy = self.load(&tenancy.log.clone(), Some(careful_to)).await?;
-                debug_assert!(tenancy.cursor <= before, "what failed was not stored");
-                tenancy.cursor = cursor;
-                tenancy.aside = events
-                    .iter()
-                    .map(|e| (e.json.to_string(), reason.clone()))
-                    .collect();
-                self.publish(tenancy).await
-            }
-            result => result,
-        }
+        let Err(error) = self.publish(tenancy).await else {
+            return Ok(());
+        };
+        let Some(reason) = refusal(&error) else {
+            return Err(error);
+        };
+        let (cursor, careful_to) = (tenancy.cursor, tenancy.careful_to);
+        *tenancy = self.load(&tenancy.log.clone(), Some(careful_to)).await?;
+        debug_assert!(tenancy.cursor <= before, "what failed was not stored");
+        tenancy.cursor = cursor;
+        tenancy.aside = events
+            .iter()
+            .map(|e| (e.json.to_string(), reason.to_owned()))
+            .collect();
+        self.publish(tenancy).await
     }
 
     /// Drops what has its cluster from before a restart.
@@ -224,8 +222,10 @@ impl Alarms {
             .await?;
         let new = Arc::new(std::mem::take(&mut tenancy.new));
         while !self.publish_plan(tenancy, &new).await? {}
-        let now = self.clock.now().as_micros();
-        tenancy.on_window(move |window| window.settle(now)).await?;
+        let read_until = tenancy.read_until.as_micros();
+        tenancy
+            .on_window(move |window| window.settle(read_until))
+            .await?;
         tenancy.aside.clear();
         tenancy.waits_since = None;
         tenancy.forget_clusters();
@@ -291,28 +291,61 @@ impl Alarms {
         match written {
             Ok(written) => Ok(Ok(written.value)),
             Err(WriteError::Refused(Refusal::Closed(ids))) => Ok(Err(ids)),
-            Err(WriteError::Refused(Refusal::Database(e)) | WriteError::Unavailable(e)) => {
-                Err(e.into())
+            Err(WriteError::Refused(Refusal::Placed)) => {
+                let message = "another worker has placed some of these alarms";
+                Err(DbError::Unavailable(message.into()).into())
             }
+            Err(WriteError::Refused(Refusal::Database(e))) => Err(e.into()),
+            // Whatever it was, this did not cause it.
+            Err(WriteError::Unavailable(e)) => Err(DbError::Unavailable(e.to_string()).into()),
             Err(WriteError::Full) => Err(Error::Full),
         }
+    }
+
+    /// The module's own events after a place.
+    async fn read_log(
+        &self,
+        log: &Arc<TenantLog>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Page, DbError> {
+        let patterns = Patterns::new(Pattern::new(TOPIC).ok().into_iter().collect());
+        self.log
+            .read(log, after, &patterns, &Rights::All, limit)
+            .await
+    }
+
+    /// When the first came in that has not been read; now, where all has.
+    async fn read_until(&self, log: &Arc<TenantLog>, cursor: u64) -> Result<Timestamp, Error> {
+        let now = self.clock.now();
+        let mut after = cursor;
+        while log.head() > after {
+            let page = self.read_log(log, after, PAGE).await?;
+            let raises = page.events.iter().filter(|e| &*e.kind == INGESTED);
+            if let Some((_, first)) = raises.filter_map(|e| read(e).ok()).next() {
+                return Ok(first.fact.arrived_at.min(now));
+            }
+            if page.end.is_end {
+                break;
+            }
+            after = page.end.next;
+        }
+        Ok(now)
     }
 
     /// What the rows say of a tenant.
     async fn load(&self, log: &Arc<TenantLog>, careful_to: Option<u64>) -> Result<Tenancy, Error> {
         let topology = self.topology(&log.tenant).await?;
         let number = log.number;
-        let now = self.clock.now();
-        let since = now.minus(Duration::from_secs((HOLD_SECONDS + MARGIN).unsigned_abs()));
-        let (cursor, members, over) = self
-            .log
-            .db()
-            .read(move |conn| {
-                let members = store::members_since(conn, number, since)?;
-                let over = store::over(conn, number, since)?;
-                Ok((store::cursor(conn, number)?, members, over))
-            })
-            .await?;
+        let db = self.log.db();
+        let cursor = db.read(move |conn| store::cursor(conn, number)).await?;
+        let read_until = self.read_until(log, cursor).await?;
+        let since = read_until.minus(Duration::from_secs(MEMORY_SECONDS.unsigned_abs()));
+        let remembered = move |conn: &mut Conn| {
+            let members = store::members_since(conn, number, since)?;
+            Ok((members, store::over(conn, number, since)?))
+        };
+        let (members, over) = db.read(remembered).await?;
         let rules = Rules {
             type_rule: self.config.type_rule,
         };
@@ -320,6 +353,7 @@ impl Alarms {
             log: log.clone(),
             window: Window::new(topology, rules),
             cursor,
+            read_until,
             ids: HashMap::new(),
             numbers: HashMap::new(),
             closed: HashSet::new(),
@@ -352,8 +386,9 @@ impl Alarms {
                 raised_at: m.fact.raised_at,
             },
         });
-        let arrivals = arrivals.collect();
-        tenancy.window.restore(arrivals, now.as_micros());
+        let arrivals: Vec<Arrival> = arrivals.collect();
+        let restore = move |window: &mut Window| window.restore(arrivals, read_until.as_micros());
+        tenancy.on_window(restore).await?;
         Ok(tenancy)
     }
 }
@@ -385,6 +420,7 @@ impl Tenancy {
         match read(event) {
             Ok((id, new)) => {
                 let arrived = new.fact.arrived_at;
+                self.read_until = self.read_until.max(arrived);
                 self.waits_since =
                     Some(self.waits_since.map_or(arrived, |since| since.min(arrived)));
                 self.arrivals.push(Arrival {
@@ -438,6 +474,14 @@ impl Tenancy {
             self.numbers.retain(|_, number| held.contains(number));
             self.closed.retain(|number| held.contains(number));
         }
+    }
+}
+
+/// Why the database refuses what it was given, if it does: trying again would be of no use.
+fn refusal(error: &Error) -> Option<&str> {
+    match error {
+        Error::Unavailable(DbError::Fault(reason) | DbError::Conflict(reason)) => Some(reason),
+        _ => None,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Change {
 pub(crate) enum Refusal {
     /// These clusters take nothing more: their incidents are over.
     Closed(Vec<String>),
+    /// Somebody else has placed an occurrence that was in no cluster.
+    Placed,
     /// The database.
     Database(DbError),
 }
@@ -237,14 +239,14 @@ fn rows(
     tenant: i64,
     of: &Publication,
     ids: &[String],
-) -> Result<Vec<Vec<MemberRow>>, DbError> {
+) -> Result<Vec<Vec<MemberRow>>, Refusal> {
     let changed = || of.plan.iter().flat_map(|c| &c.changed);
-    let old: Vec<String> = changed()
-        .filter(|m| m.was.is_some())
-        .map(|m| m.event_id.clone())
-        .collect();
-    let old = store::members(conn, tenant, &old)?;
+    let all: Vec<String> = changed().map(|m| m.event_id.clone()).collect();
+    let old = store::members(conn, tenant, &all)?;
     let mut facts: HashMap<String, Fact> = old.into_iter().map(|m| (m.event_id, m.fact)).collect();
+    if changed().any(|m| m.was.is_none() && facts.contains_key(&m.event_id)) {
+        return Err(Refusal::Placed);
+    }
     let new: Vec<(&String, &New)> = changed()
         .filter(|m| m.was.is_none())
         .filter_map(|m| of.new.get_key_value(&m.event_id))

@@ -458,10 +458,11 @@ fn fill(conn: &mut Conn, tenant: i64, mut clusters: Vec<Cluster>) -> Result<Vec<
                 .or_default()
                 .push(member);
         }
+        // Not as a join: before PostgreSQL knows how many alarms there are, it would read all of them for each member.
         let sql = format!(
-            "SELECT m.cluster_id, COUNT(DISTINCT m.alarm_id) FROM cluster_members m JOIN alarms a \
-             ON a.tenant = m.tenant AND a.id = m.alarm_id WHERE m.tenant = $1 AND a.condition = 'raised' \
-             AND m.cluster_id IN {} GROUP BY m.cluster_id",
+            "SELECT m.cluster_id, COUNT(DISTINCT m.alarm_id) FROM cluster_members m WHERE m.tenant = $1 \
+             AND m.cluster_id IN {} AND 'raised' = \
+             (SELECT a.condition FROM alarms a WHERE a.tenant = m.tenant AND a.id = m.alarm_id) GROUP BY m.cluster_id",
             among(conn, 2)
         );
         let open = conn.rows(&sql, &params, |row| {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::delay::{self, AHEAD};
 use super::field::{Field, RATE, SKEWED};
+use super::network::CHILDREN;
 use super::{Link, Rules, SECOND, WINDOW};
 use crate::config::TypeRule;
 
@@ -15,8 +16,6 @@ pub(super) const APART: i64 = 30 * SECOND;
 const SILENT_HOPS: u8 = 2;
 /// Siblings that are looked at: the nearest in time are the likeliest.
 const SIBLINGS: usize = 16;
-/// Children that are looked at for a new fault of their parent.
-const CHILDREN: usize = 32;
 /// How much earlier than a fault its effects may be stamped, mostly.
 const TURN: i64 = SECOND;
 /// The part of a silent parent's children that must have raised something.
@@ -31,6 +30,14 @@ pub(super) struct Joins {
     pub(super) kin: Option<u32>,
     /// The silent parent, as a number of the network's.
     pub(super) via: Option<u32>,
+}
+
+impl Joins {
+    /// The places that it is linked to.
+    pub(super) fn others(&self) -> impl Iterator<Item = u32> + use<> {
+        let cause = self.cause.map(|(place, _)| place);
+        cause.into_iter().chain(self.kin)
+    }
 }
 
 /// What each of `wanted` joins. `around` must hold `wanted` and [`APART`] more on both sides, where there is that much.
@@ -165,7 +172,7 @@ fn is_new_fault<K: Clone + Eq + Hash + Borrow<str>>(
         field.at[i] - TURN,
         field.at[i] + AHEAD,
     );
-    let again = field.network.down(entity).take(CHILDREN).filter(|&child| {
+    let again = field.network.down(entity).filter(|&child| {
         let slots = field.slots(child);
         let first = field.first_slot(child, begin);
         if first == slots.end || field.when(first) >= turn {
@@ -306,9 +313,10 @@ fn number(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 
+/// How much earlier than those whose links are sought the field must begin: a cause is within the window, and what it
+/// had on an entity before, a little ahead of it.
+pub(super) const BACK: i64 = WINDOW + AHEAD;
 /// How much earlier than a new occurrence those may be that it changes the links of.
 pub(super) const BEFORE: i64 = AHEAD + APART;
 /// How much later.
-pub(super) const AFTER: i64 = WINDOW + APART;
-/// How much earlier than those whose links are sought the field must begin.
-pub(super) const BACK: i64 = WINDOW + APART;
+pub(super) const AFTER: i64 = BACK + APART;

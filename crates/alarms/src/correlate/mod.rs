@@ -34,7 +34,7 @@ use crate::topology::Topology;
 pub use group::{Cluster, Edge};
 pub(crate) use pieces::givers;
 pub use pieces::{Piece, pieces};
-pub use window::{Arrival, Component, HOLD_SECONDS, Member, Window};
+pub use window::{Arrival, Component, HOLD_SECONDS, MEMORY_SECONDS, Member, Window};
 
 /// No link spans more, and this alone binds what an unknown entity raises. Inclusive.
 pub const WINDOW_SECONDS: i64 = 300;

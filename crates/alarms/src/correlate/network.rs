@@ -9,6 +9,8 @@ use crate::topology::Topology;
 
 /// What is up an entity's chain is looked at in this number, nearest first: the harm of more is time alone.
 const MAX_UP: usize = 32;
+/// Children that are looked at for a new fault of their parent: the first by name, so that all choose the same.
+pub(super) const CHILDREN: usize = 32;
 
 /// Names that have been seen, numbered as they came. Nothing may depend on the order of the numbers.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub(super) struct Network<K> {
     up: Vec<(u32, u8)>,
     /// Entities one hop below, parent by parent; a parent's are found by search.
     down: Vec<(u32, u32)>,
+    /// By entity with more than [`CHILDREN`]: the last one that is looked at.
+    last_child: HashMap<u32, K, foldhash::fast::RandomState>,
     is_known: Vec<bool>,
     /// How many children each has in the topology.
     fan: Vec<u32>,
@@ -79,6 +83,7 @@ impl<K> Default for Network<K> {
             starts: Vec::new(),
             up: Vec::new(),
             down: Vec::new(),
+            last_child: HashMap::default(),
             is_known: Vec::new(),
             fan: Vec::new(),
             size: 0,
@@ -115,16 +120,31 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
             self.climb(topology, &mut parents, entity);
             let name = self.names.names[entity].borrow();
             self.is_known.push(topology.knows(name));
-            self.fan.push(length(topology.children(name)));
+            let children = topology.children(name);
+            self.fan.push(length(children));
+            if let Some(last) = last_child(children) {
+                let number = length(&self.is_known) - 1;
+                self.last_child.insert(number, K::from(last));
+            }
             entity += 1;
         }
         self.starts.push(length(&self.up));
+        self.look_down();
+    }
+
+    /// Finds again who is one hop below.
+    fn look_down(&mut self) {
         self.down.clear();
         for entity in 0..length(&self.is_known) {
             let own =
                 self.starts[entity as usize] as usize..self.starts[entity as usize + 1] as usize;
             let near = self.up[own].iter().take_while(|&&(_, hops)| hops == 1);
-            self.down.extend(near.map(|&(parent, _)| (parent, entity)));
+            for &(parent, _) in near {
+                let last = self.last_child.get(&parent);
+                if last.is_none_or(|last| self.name(entity) <= last.borrow()) {
+                    self.down.push((parent, entity));
+                }
+            }
         }
         self.down.sort_unstable();
     }
@@ -173,7 +193,7 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
         &self.up[self.starts[entity] as usize..self.starts[entity + 1] as usize]
     }
 
-    /// The entities at hand that are one hop below.
+    /// The entities at hand that are one hop below, of the first [`CHILDREN`] that the topology has there.
     pub(super) fn down(&self, entity: u32) -> impl Iterator<Item = u32> {
         let first = self.down.partition_point(|&(parent, _)| parent < entity);
         let down = self.down[first..].iter();
@@ -200,6 +220,15 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
+}
+
+/// The last by name of the children that are looked at, where there are more.
+fn last_child(children: &[String]) -> Option<&str> {
+    if children.len() <= CHILDREN {
+        return None;
+    }
+    let mut names: Vec<&str> = children.iter().map(String::as_str).collect();
+    Some(*names.select_nth_unstable(CHILDREN - 1).1)
 }
 
 fn length<T>(of: &[T]) -> u32 {

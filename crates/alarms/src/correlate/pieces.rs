@@ -16,8 +16,10 @@ pub struct Piece {
     pub goes_on: bool,
 }
 
-/// Cuts a plan into pieces of about `most` members, in order; at least one. What takes members from other clusters is in one
-/// piece with those, since neither is right without the other; a component that is larger by itself is cut.
+/// Cuts a plan into pieces of about `most` members, in order; at least one.
+///
+/// What takes members from other clusters is in one piece with those, since neither is right without the other; a component
+/// that is larger by itself is cut.
 #[must_use]
 pub fn pieces(plan: Vec<Component>, most: usize) -> Vec<Piece> {
     let giving: HashSet<u64> = plan.iter().flat_map(givers).collect();

@@ -47,9 +47,10 @@ impl Standing {
     }
 }
 
-/// Brings the incidents of clusters up to what those are now. One opens where a cluster is worth it, one a cluster; those of
-/// clusters that have become part of another do so, too, each with a pointer to the one that stays. One that is over stays
-/// as it is.
+/// Brings the incidents of clusters up to what those are now.
+///
+/// One opens where a cluster is worth it, one a cluster; those of clusters that have become part of another do so, too, each
+/// with a pointer to the one that stays. One that is over stays as it is.
 pub fn follow(tx: &mut Tx<'_>, config: &Config, changes: &[Change]) -> Result<(), DbError> {
     let tenant = tx.tenant_number();
     let mut standing = Standing::read(tx, tenant, changes)?;

@@ -11,6 +11,7 @@ use tidings_alarms::ingest::{Context, native};
 use tidings_alarms::simulate::{Flaws, Load, Run, run};
 use tidings_alarms::{Alarms, Config, Error, Severity};
 use tidings_core::clock::Timestamp;
+use tidings_core::db::Conn;
 use tidings_core::event::{EventType, Json, NewEvent};
 use tidings_core::log::{Batch, dead_letter};
 use tidings_core::tenant::Tenant;
@@ -48,17 +49,34 @@ fn work(alarms: &Alarms) -> JoinHandle<()> {
 }
 
 async fn clusters(alarms: &Alarms, of: &Tenant) -> Vec<Cluster> {
-    alarms.clusters(of, None, 1_000).await.unwrap()
+    let mut all: Vec<Cluster> = Vec::new();
+    loop {
+        let after = all.last().map(|c| c.cluster_id.clone());
+        let more = alarms.clusters(of, after, 1_000).await.unwrap();
+        if more.is_empty() {
+            return all;
+        }
+        all.extend(more);
+    }
 }
 
-/// Moves the clock until so many occurrences are in clusters.
+/// How many occurrences are in clusters.
+async fn clustered(alarms: &Alarms, of: &Tenant) -> u64 {
+    let number = alarms.log().tenant(of).await.unwrap().number;
+    let sql = "SELECT COUNT(*) FROM cluster_members WHERE tenant = $1";
+    let count = move |conn: &mut Conn| conn.row(sql, &[number.into()], |row| row.int(0));
+    let count = alarms.log().db().read(count).await.unwrap();
+    count.unwrap().try_into().unwrap()
+}
+
+/// Moves the clock past the time that occurrences wait for others, and no further; then waits until so many are in
+/// clusters.
 async fn settled(bed: &Bed, alarms: &Alarms, of: &Tenant, count: u64) -> Vec<Cluster> {
-    for _ in 0..1_000 {
-        let found = clusters(alarms, of).await;
-        if found.iter().map(|c| c.alarm_count).sum::<u64>() == count {
-            return found;
+    bed.clock.advance(alarms.config().flush);
+    for _ in 0..3_000 {
+        if clustered(alarms, of).await == count {
+            return clusters(alarms, of).await;
         }
-        bed.clock.advance(Duration::from_millis(500));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!(
@@ -106,16 +124,10 @@ on_each_backend! {
         network(&alarms, &a, &run).await;
         let mut worker = work(&alarms);
         let mut sent = 0;
-        for (n, some) in run.alarms.chunks(150).enumerate() {
-            let now = some[some.len() - 1].arrives_at;
-            bed.clock.advance(now.since(bed.clock.now()));
-            let bodies = some.iter().map(|a| {
-                let o = &a.occurrence;
-                let mut body = body(&o.entity_id, &o.alarm_type, a.severity.as_str(), o.raised_at);
-                body["specific_problem"] = json!(o.event_id);
-                body
-            });
-            raise(&alarms, &a, bodies.collect()).await;
+        let all: Vec<(Timestamp, Value)> = of_run(&run).collect();
+        for (n, some) in all.chunks(150).enumerate() {
+            bed.clock.advance(some[some.len() - 1].0.since(bed.clock.now()));
+            raise(&alarms, &a, some.iter().map(|(_, body)| body.clone()).collect()).await;
             sent += some.len() as u64;
             match n % 4 {
                 // As if it had been killed: nothing is said to it.
@@ -148,6 +160,72 @@ on_each_backend! {
             }
         }
         worker.abort();
+    }
+}
+
+fn of_run(run: &Run) -> impl Iterator<Item = (Timestamp, Value)> {
+    run.alarms.iter().map(|a| {
+        let o = &a.occurrence;
+        let mut body = body(
+            &o.entity_id,
+            &o.alarm_type,
+            a.severity.as_str(),
+            o.raised_at,
+        );
+        body["specific_problem"] = json!(o.event_id);
+        (a.arrives_at, body)
+    })
+}
+
+on_each_backend! {
+    async fn a_backlog_is_what_the_batch_makes_of_it_also_when_it_is_taken_up_much_later(bed: Bed) {
+        let a = tenant("a");
+        let late = Flaws { late: 0.1, ..Flaws::default() };
+        // More than one publication takes.
+        let runs = [0, 1, 2].map(|n| run(n, Load::Storm, late, Timestamp::from_secs(START + 900 * i64::try_from(n).unwrap())));
+        let mut all: Vec<(Timestamp, Value)> = runs.iter().flat_map(of_run).collect();
+        all.sort_by_key(|(at, _)| *at);
+        let mut alarms = bed.open(Config::default()).await;
+        network(&alarms, &a, &runs[0]).await;
+        for some in all.chunks(150) {
+            bed.clock.advance(some[some.len() - 1].0.since(bed.clock.now()));
+            raise(&alarms, &a, some.iter().map(|(_, body)| body.clone()).collect()).await;
+        }
+        bed.clock.advance(Duration::from_secs(3_600));
+        let mut worker = work(&alarms);
+        while clustered(&alarms, &a).await == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        worker.abort();
+        let _ = worker.await;
+        drop(alarms);
+        bed.clock.advance(Duration::from_secs(3_600));
+        alarms = bed.open(Config::default()).await;
+        worker = work(&alarms);
+        let found = settled(&bed, &alarms, &a, all.len() as u64).await;
+        assert_eq!(partition(&found), partition(&demanded(&alarms, &a).await));
+        worker.abort();
+    }
+}
+
+on_each_backend! {
+    async fn two_workers_at_once_take_nothing_twice(bed: Bed) {
+        let a = tenant("a");
+        let alarms = bed.open(Config::default()).await;
+        raise(&alarms, &a, vec![body("e0", "t", "major", bed.clock.now())]).await;
+        let workers = [work(&alarms), work(&alarms)];
+        for n in 1..4 {
+            settled(&bed, &alarms, &a, n).await;
+            bed.clock.advance(Duration::from_secs(1_000));
+            raise(&alarms, &a, vec![body(&format!("e{n}"), "t", "major", bed.clock.now())]).await;
+        }
+        let found = settled(&bed, &alarms, &a, 4).await;
+        assert!(found.iter().all(|c| c.event_ids.len() as u64 == c.alarm_count), "{found:?}");
+        let told = events(&alarms, &a, "alarms").await;
+        assert_eq!(told.iter().filter(|(kind, _)| kind == "alarm_cluster_created").count(), 4);
+        for worker in workers {
+            worker.abort();
+        }
     }
 }
 
@@ -213,6 +291,46 @@ on_each_backend! {
         assert_eq!(letters.len(), 1);
         assert_eq!(letters[0].source, "correlation");
         assert!(letters[0].content.contains("\"event_id\":7"));
+        worker.abort();
+    }
+}
+
+/// Makes the database refuse what one entity raises, as a fault in a statement or in the data would.
+async fn refuse(alarms: &Alarms, of: &Tenant, entity: &str) {
+    let sql = if alarms.log().db().is_postgres() {
+        format!(
+            "ALTER TABLE cluster_members ADD CONSTRAINT refused CHECK (entity_id <> '{entity}')"
+        )
+    } else {
+        format!(
+            "CREATE TRIGGER refused BEFORE INSERT ON cluster_members WHEN NEW.entity_id = '{entity}' \
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    };
+    let written = alarms.log().write(of, move |tx| tx.batch(&sql));
+    written.await.unwrap();
+}
+
+on_each_backend! {
+    async fn what_the_database_refuses_is_set_aside_alone_and_the_others_go_on(bed: Bed) {
+        let a = tenant("a");
+        let alarms = bed.open(Config::default()).await;
+        refuse(&alarms, &a, "poison").await;
+        let all = ["e0", "poison", "e1"].map(|e| body(e, "t", "major", bed.clock.now()));
+        let ids = raise(&alarms, &a, all.into()).await;
+        let worker = work(&alarms);
+        let found = settled(&bed, &alarms, &a, 2).await;
+        let mut others = vec![ids[0].clone(), ids[2].clone()];
+        others.sort_unstable();
+        assert_eq!(partition(&found).concat(), others);
+        // What comes next is taken as ever.
+        let next = raise(&alarms, &a, vec![body("e1", "t", "minor", bed.clock.now())]).await;
+        let found = settled(&bed, &alarms, &a, 3).await;
+        assert!(found[0].event_ids.contains(&next[0]), "{found:?}");
+        let number = alarms.log().tenant(&a).await.unwrap().number;
+        let letters = alarms.log().db().read(move |conn| dead_letter::list(conn, number, None, 10)).await.unwrap();
+        assert_eq!(letters.len(), 1);
+        assert!(letters[0].content.contains(&ids[1]), "{letters:?}");
         worker.abort();
     }
 }
