@@ -33,11 +33,13 @@ const RETRY: Duration = Duration::from_secs(1);
 const PAGE: usize = 2_000;
 /// Occurrences that are published without waiting for more.
 const FULL: usize = 2_000;
+/// Where much is held, a plan takes long: then one part in so many of that is waited for.
+const SHARE: usize = 20;
 /// What one transaction takes of that, in occurrences: it holds the committer for some milliseconds, and whoever acknowledges
 /// an alarm meanwhile waits as long.
-const PIECE: usize = 100;
+const PIECE: usize = 64;
 /// The part of `correlation.flush_seconds` that an occurrence waits for what comes with it; the rest is for the work.
-const PART: f64 = 0.6;
+const PART: f64 = 0.4;
 
 /// What is held of a tenant.
 struct Tenancy {
@@ -149,7 +151,7 @@ impl Alarms {
             if is_careful {
                 self.publish_carefully(tenancy, before, &page.events)
                     .await?;
-            } else if tenancy.new.len() >= FULL {
+            } else if tenancy.is_full() {
                 self.publish(tenancy).await?;
             }
             if page.end.is_end {
@@ -437,6 +439,10 @@ impl Tenancy {
             }
             Err(reason) => self.aside.push((event.json.to_string(), reason)),
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.new.len() >= FULL.max(self.window.len() / SHARE)
     }
 
     fn number(&mut self, id: &str) -> u64 {
