@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use tidings_core::clock::Timestamp;
+
 use super::Truth;
 use crate::correlate::Cluster;
 use crate::correlate::score::{Score, score};
@@ -103,6 +105,7 @@ impl Truth {
     /// Judges a partition of the occurrences.
     #[must_use]
     pub fn judge(&self, found: &Partition) -> Verdict {
+        let began = self.began(found);
         let (mut roots_judged, mut roots_right) = (0, 0);
         for (fault, members) in self.by_fault() {
             let root = &self.roots[&fault];
@@ -111,7 +114,7 @@ impl Truth {
                 continue;
             }
             roots_judged += 1;
-            let cluster = most(members.iter().map(|&i| found.labels[i]));
+            let cluster = most(members.iter().map(|&i| found.labels[i]), &began);
             roots_right += usize::from(cluster.and_then(|c| found.root(c)) == Some(root.as_str()));
         }
         Verdict {
@@ -123,6 +126,17 @@ impl Truth {
         }
     }
 
+    /// When each cluster began.
+    fn began(&self, found: &Partition) -> HashMap<u64, Began<'_>> {
+        let mut began: HashMap<u64, Began<'_>> = HashMap::new();
+        for (label, it) in found.labels.iter().zip(&self.occurrences) {
+            let at = (it.raised_at, it.event_id.as_str());
+            let first = began.entry(*label).or_insert(at);
+            *first = (*first).min(at);
+        }
+        began
+    }
+
     fn by_fault(&self) -> HashMap<u64, Vec<usize>> {
         let mut all: HashMap<u64, Vec<usize>> = HashMap::new();
         for (i, &fault) in self.faults.iter().enumerate() {
@@ -132,22 +146,23 @@ impl Truth {
     }
 }
 
-/// The label that most have; of two, the lesser.
-fn most(labels: impl Iterator<Item = u64>) -> Option<u64> {
+/// When a cluster's first occurrence was raised, and its id.
+type Began<'a> = (Timestamp, &'a str);
+
+/// The label that most have; of two, that of the cluster that began first, however clusters are numbered.
+fn most(labels: impl Iterator<Item = u64>, began: &HashMap<u64, Began<'_>>) -> Option<u64> {
     let mut votes: HashMap<u64, usize> = HashMap::new();
     for label in labels {
         *votes.entry(label).or_default() += 1;
     }
     let first = votes
         .into_iter()
-        .max_by_key(|&(label, n)| (n, Reverse(label)));
+        .max_by_key(|(label, n)| (*n, Reverse(began.get(label))));
     first.map(|(label, _)| label)
 }
 
 #[cfg(test)]
 mod tests {
-    use tidings_core::clock::Timestamp;
-
     use super::*;
     use crate::correlate::{Occurrence, Rules, correlate};
     use crate::simulate::{Load, Scenario};
@@ -195,6 +210,20 @@ mod tests {
         assert_eq!(truth.judge(&nothing).root_first(), Some(0.0));
         assert_eq!(found.agreement(&found).ari, 1.0);
         assert_eq!(found.agreement(&nothing).recall, 0.0);
+    }
+
+    #[test]
+    fn a_torn_fault_is_judged_alike_however_clusters_are_numbered() {
+        let truth = truth(&[("a", 0), ("b", 0)], &["a"]);
+        let verdict = |parts: [(usize, &str); 2]| {
+            let mut found = Partition::alone(2);
+            for (i, root) in parts {
+                found.join([i], Some(root.to_owned()));
+            }
+            truth.judge(&found).root_first()
+        };
+        assert_eq!(verdict([(0, "a"), (1, "b")]), Some(1.0));
+        assert_eq!(verdict([(1, "b"), (0, "a")]), Some(1.0));
     }
 
     #[test]

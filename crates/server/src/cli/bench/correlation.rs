@@ -22,6 +22,9 @@ use super::{Args, Mode};
 const REPEATS: u32 = 5;
 /// How often a server is asked whether it has more.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long clusters stay as they are before they are taken for done: they are published within
+/// `correlation.flush_seconds` (5), piece by piece, and updated from then on.
+const SETTLED: Duration = Duration::from_secs(6);
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -147,7 +150,10 @@ async fn of_server(
         let now = clusters(client, &places).await?;
         if now != last {
             (last, moved) = (now, Instant::now());
-        } else if last.count_alone() == 0 || moved.elapsed() > patience {
+            continue;
+        }
+        let is_whole = last.count_alone() == 0;
+        if moved.elapsed() > if is_whole { SETTLED } else { patience } {
             return Ok(last);
         }
     }
