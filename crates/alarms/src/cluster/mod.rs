@@ -1,10 +1,12 @@
 //! Clusters: occurrences that have one cause.
 //!
-//! - `store`: clusters and their members as rows
+//! - `store`: clusters as rows
+//! - `members`: the occurrences in them as rows
 //! - `publish`: what a plan of the correlation's comes to, in one transaction
 //! - `demand`: correlation on demand, which stores nothing
 
 pub mod demand;
+pub mod members;
 pub(crate) mod publish;
 pub mod store;
 

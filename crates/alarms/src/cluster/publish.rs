@@ -11,7 +11,8 @@ use tidings_core::log::{Tx, dead_letter};
 use tidings_core::topic::Topic;
 
 use super::Cluster;
-use super::store::{self, Fact, Head, MemberRow, Sum};
+use super::members::{self, Fact, MemberRow};
+use super::store::{self, Head, Sum};
 use crate::correlate::{Component, Member, givers};
 use crate::entity::{self, emergency_rule};
 use crate::rows::{among, list};
@@ -88,7 +89,7 @@ pub(crate) fn publish(
     let rows = rows(tx, tenant, of, &ids)?;
     let stood = store::sums(tx, tenant, &of.named())?;
     let all: Vec<&MemberRow> = rows.iter().flatten().collect();
-    store::put_members(tx, tenant, &all)?;
+    members::put(tx, tenant, &all)?;
     for (component, id) in of.plan.iter().zip(&ids) {
         for &merged in &component.merged {
             store::merge(tx, tenant, of.id(merged), id)?;
@@ -104,8 +105,8 @@ pub(crate) fn publish(
         .collect();
     let now = tx.now();
     store::put(tx, tenant, &heads, now)?;
-    let moved: Vec<String> = all.into_iter().map(|row| row.event_id.clone()).collect();
-    store::mark(tx, tenant, &moved)?;
+    let left = store::recount(tx, tenant, &of.left(), now)?;
+    members::mark(tx, tenant, &all)?;
     let mut changes = Vec::with_capacity(rows.len());
     for (((component, id), rows), sum) in of.plan.iter().zip(&ids).zip(rows).zip(sums) {
         let change = sum.and_then(|sum| of.change(component, id, &sum, rows));
@@ -113,6 +114,9 @@ pub(crate) fn publish(
     }
     for change in &changes {
         tell_all(tx, change)?;
+    }
+    for cluster in &left {
+        tell(tx, "alarm_cluster_updated", cluster, None)?;
     }
     incident::follow(tx, config, &changes)?;
     for (event, reason) in &of.aside {
@@ -133,6 +137,16 @@ impl Publication {
     fn named(&self) -> Vec<&str> {
         let named = self.plan.iter().flat_map(stands);
         named.map(|number| self.id(number)).collect()
+    }
+
+    /// Those that others have taken members from, and that nothing else happens to here.
+    fn left(&self) -> Vec<&str> {
+        let standing: HashSet<u64> = self.plan.iter().flat_map(stands).collect();
+        let mut left: Vec<u64> = self.plan.iter().flat_map(givers).collect();
+        left.retain(|number| !standing.contains(number));
+        left.sort_unstable();
+        left.dedup();
+        left.into_iter().map(|number| self.id(number)).collect()
     }
 
     /// What others have to hear of: not where members are joined otherwise, but together as before.
@@ -243,7 +257,7 @@ fn rows(
 ) -> Result<Vec<Vec<MemberRow>>, Refusal> {
     let changed = || of.plan.iter().flat_map(|c| &c.changed);
     let all: Vec<String> = changed().map(|m| m.event_id.clone()).collect();
-    let old = store::members(conn, tenant, &all)?;
+    let old = members::many(conn, tenant, &all)?;
     let mut facts: HashMap<String, Fact> = old.into_iter().map(|m| (m.event_id, m.fact)).collect();
     if changed().any(|m| m.was.is_none() && facts.contains_key(&m.event_id)) {
         return Err(Refusal::Placed);

@@ -1,48 +1,15 @@
-//! Clusters and their members as rows.
+//! Clusters as rows.
 
 use std::collections::HashMap;
 
 use tidings_core::clock::Timestamp;
 use tidings_core::db::{Conn, DbError, RowRef, Value};
 
+use super::members::{Fact, MEMBERS, MemberRow, member};
 use super::{Cluster, Edge};
 use crate::Severity;
 use crate::correlate::Link;
 use crate::rows::{among, by, insert, limit, list as texts, opt_text, time};
-
-/// An occurrence in a cluster.
-#[derive(Debug, Clone)]
-pub struct MemberRow {
-    /// The occurrence.
-    pub event_id: String,
-    /// Its cluster.
-    pub cluster_id: String,
-    /// What is known of it.
-    pub fact: Fact,
-    /// What it joined, and by which rule.
-    pub cause: Option<(String, &'static str)>,
-    /// The one of the same type that it joined.
-    pub kin: Option<String>,
-}
-
-/// What is known of an occurrence.
-#[derive(Debug, Clone)]
-pub struct Fact {
-    /// The alarm that it is one of.
-    pub alarm_id: String,
-    /// What raised it.
-    pub entity_id: String,
-    /// The alarm's type.
-    pub alarm_type: String,
-    /// How bad it is.
-    pub severity: Severity,
-    /// Whether an emergency service raised it.
-    pub is_emergency: bool,
-    /// When.
-    pub raised_at: Timestamp,
-    /// When it came in.
-    pub arrived_at: Timestamp,
-}
 
 /// A cluster's own row, as it is written.
 #[derive(Debug, Clone)]
@@ -98,7 +65,7 @@ impl Sum {
     }
 }
 
-fn rank(severity: Severity) -> i64 {
+pub(super) fn rank(severity: Severity) -> i64 {
     Severity::ALL
         .iter()
         .zip(0..)
@@ -106,7 +73,7 @@ fn rank(severity: Severity) -> i64 {
         .map_or(0, |(_, rank)| rank)
 }
 
-fn severity(rank: i64) -> Severity {
+pub(super) fn severity(rank: i64) -> Severity {
     let found = usize::try_from(rank)
         .ok()
         .and_then(|rank| Severity::ALL.get(rank));
@@ -115,55 +82,6 @@ fn severity(rank: i64) -> Severity {
 
 fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
-}
-
-/// Stores members, or puts them in place of what they were.
-pub fn put_members(conn: &mut Conn, tenant: i64, members: &[&MemberRow]) -> Result<(), DbError> {
-    let mut values: Vec<Value<'_>> = Vec::with_capacity(members.len() * 13);
-    for m in members {
-        let cause = m.cause.as_ref();
-        values.extend([
-            Value::Int(tenant),
-            (&m.event_id).into(),
-            (&m.cluster_id).into(),
-            (&m.fact.alarm_id).into(),
-            (&m.fact.entity_id).into(),
-            (&m.fact.alarm_type).into(),
-            rank(m.fact.severity).into(),
-            i64::from(m.fact.is_emergency).into(),
-            m.fact.raised_at.as_micros().into(),
-            m.fact.arrived_at.as_micros().into(),
-            cause.map(|(id, _)| id).into(),
-            cause.map(|(_, rule)| *rule).into(),
-            m.kin.as_ref().into(),
-        ]);
-    }
-    let into = "INSERT INTO cluster_members (tenant, event_id, cluster_id, alarm_id, entity_id, alarm_type, severity, \
-                is_emergency, raised_at, arrived_at, cause_id, cause_rule, kin_id) VALUES";
-    let tail = "ON CONFLICT (tenant, event_id) DO UPDATE SET cluster_id = excluded.cluster_id, \
-                cause_id = excluded.cause_id, cause_rule = excluded.cause_rule, kin_id = excluded.kin_id";
-    insert(conn, (into, 13, tail), &values, |_| Ok(()))
-}
-
-/// Writes on the alarms and occurrences of these events which cluster they are in: of an alarm, its latest one's.
-pub fn mark(conn: &mut Conn, tenant: i64, event_ids: &[String]) -> Result<(), DbError> {
-    for chunk in event_ids.chunks(500) {
-        let (ids, among) = (texts(chunk), among(conn, 2));
-        let params = [tenant.into(), (&ids).into()];
-        let occurrences = format!(
-            "UPDATE alarm_occurrences SET cluster_id = m.cluster_id FROM cluster_members m \
-             WHERE alarm_occurrences.tenant = $1 AND m.tenant = $1 AND m.event_id = alarm_occurrences.event_id \
-             AND m.event_id IN {among}"
-        );
-        conn.execute(&occurrences, &params)?;
-        let alarms = format!(
-            "UPDATE alarms SET cluster_id = m.cluster_id FROM cluster_members m \
-             WHERE alarms.tenant = $1 AND m.tenant = $1 AND m.alarm_id = alarms.id AND m.raised_at = alarms.raised_at \
-             AND m.event_id IN {among}"
-        );
-        conn.execute(&alarms, &params)?;
-    }
-    Ok(())
 }
 
 /// Makes one cluster a part of another: its members that are still there go over, and it points on.
@@ -228,6 +146,42 @@ fn read_sums(
     Ok(sums)
 }
 
+/// Counts clusters anew that have lost members, and gives them as they are now, without what is in them.
+pub fn recount(
+    conn: &mut Conn,
+    tenant: i64,
+    ids: &[&str],
+    now: Timestamp,
+) -> Result<Vec<Cluster>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let counted = count_members(conn, tenant, ids)?;
+    for id in ids {
+        let Some(sum) = counted.get(*id) else {
+            let sql = "UPDATE clusters SET alarm_count = 0, updated_at = $3 WHERE tenant = $1 AND id = $2";
+            conn.execute(sql, &[tenant.into(), (*id).into(), now.as_micros().into()])?;
+            continue;
+        };
+        conn.execute(
+            "UPDATE clusters SET alarm_count = $3, severity = $4, is_emergency = $5, started_at = $6, ended_at = $7, \
+             updated_at = $8 WHERE tenant = $1 AND id = $2",
+            &[
+                tenant.into(),
+                (*id).into(),
+                i64::try_from(sum.count).unwrap_or(i64::MAX).into(),
+                rank(sum.severity).into(),
+                i64::from(sum.is_emergency).into(),
+                sum.started_at.as_micros().into(),
+                sum.ended_at.as_micros().into(),
+                now.as_micros().into(),
+            ],
+        )?;
+    }
+    let sql = format!("{CLUSTERS} WHERE tenant = $1 AND id IN {}", among(conn, 2));
+    conn.rows(&sql, &[tenant.into(), (&texts(ids)).into()], cluster)
+}
+
 /// Stores clusters, or puts them in place of what they were.
 pub fn put(
     conn: &mut Conn,
@@ -259,63 +213,6 @@ pub fn put(
                 is_emergency = excluded.is_emergency, started_at = excluded.started_at, ended_at = excluded.ended_at, \
                 updated_at = excluded.updated_at";
     insert(conn, (into, 12, tail), &values, |_| Ok(()))
-}
-
-/// Members that came in since a time, with their clusters.
-pub fn members_since(
-    conn: &mut Conn,
-    tenant: i64,
-    since: Timestamp,
-) -> Result<Vec<MemberRow>, DbError> {
-    let sql = format!("{MEMBERS} WHERE tenant = $1 AND arrived_at >= $2");
-    conn.rows(&sql, &[tenant.into(), since.as_micros().into()], member)
-}
-
-/// These members, with their clusters.
-pub fn members(
-    conn: &mut Conn,
-    tenant: i64,
-    event_ids: &[String],
-) -> Result<Vec<MemberRow>, DbError> {
-    let mut found = Vec::new();
-    for chunk in event_ids.chunks(500) {
-        let sql = format!(
-            "{MEMBERS} WHERE tenant = $1 AND event_id IN {}",
-            among(conn, 2)
-        );
-        found.extend(conn.rows(&sql, &[tenant.into(), (&texts(chunk)).into()], member)?);
-    }
-    Ok(found)
-}
-
-const MEMBERS: &str = "SELECT event_id, cluster_id, alarm_id, entity_id, alarm_type, severity, is_emergency, raised_at, \
-     arrived_at, cause_id, cause_rule, kin_id FROM cluster_members";
-
-fn member(row: RowRef<'_>) -> Result<MemberRow, DbError> {
-    let rule = |word: &str| {
-        Link::ALL
-            .into_iter()
-            .map(Link::as_str)
-            .find(|w| *w == word)
-            .unwrap_or("unknown")
-    };
-    let cause = opt_text(&row, 9)?;
-    let rule = row.opt_text(10)?.map(rule);
-    Ok(MemberRow {
-        event_id: row.text(0)?.to_owned(),
-        cluster_id: row.text(1)?.to_owned(),
-        fact: Fact {
-            alarm_id: row.text(2)?.to_owned(),
-            entity_id: row.text(3)?.to_owned(),
-            alarm_type: row.text(4)?.to_owned(),
-            severity: severity(row.int(5)?),
-            is_emergency: row.int(6)? != 0,
-            raised_at: time(&row, 7)?,
-            arrived_at: time(&row, 8)?,
-        },
-        cause: cause.zip(rule),
-        kin: opt_text(&row, 11)?,
-    })
 }
 
 /// How far a tenant's log has been correlated.

@@ -16,23 +16,17 @@ pub struct Piece {
     pub goes_on: bool,
 }
 
-/// Cuts a plan into pieces of about `most` members, in order; at least one.
+/// Cuts a plan into pieces of about `most` members; at least one.
 ///
-/// What takes members from other clusters is in one piece with those, since neither is right without the other; a component
-/// that is larger by itself is cut.
+/// A component that is larger by itself is cut. Those that take members from other clusters come first: what is told of the
+/// others is then what is left to them.
 #[must_use]
 pub fn pieces(plan: Vec<Component>, most: usize) -> Vec<Piece> {
-    let giving: HashSet<u64> = plan.iter().flat_map(givers).collect();
-    let is_tied = |c: &Component| {
-        givers(c).next().is_some() || c.cluster.is_some_and(|id| giving.contains(&id))
-    };
-    let (tied, free): (Vec<_>, Vec<_>) = plan.into_iter().partition(is_tied);
-    let mut weight = tied.iter().map(weigh).sum::<usize>();
-    let mut pieces = vec![Piece {
-        components: tied,
-        goes_on: false,
-    }];
-    for component in free {
+    let takes = |c: &Component| givers(c).next().is_some();
+    let (first, then): (Vec<_>, Vec<_>) = plan.into_iter().partition(takes);
+    let mut pieces = vec![Piece::default()];
+    let mut weight = 0;
+    for component in first.into_iter().chain(then) {
         for (at, part) in (0..).zip(split(component, most)) {
             let weighs = weigh(&part);
             if at > 0 || (weight > 0 && weight + weighs > most) {

@@ -28,15 +28,23 @@ impl Stream {
         let plan = self.window.plan(&HashSet::new());
         let members: usize = plan.iter().map(|c| c.changed.len()).sum();
         let mut begun = None;
+        let mut became: HashMap<u64, u64> = HashMap::new();
         let mut carried = 0;
         for piece in pieces(plan, self.most) {
             let mut components = piece.components;
             if let Some(first) = components.first_mut().filter(|_| piece.goes_on) {
                 first.cluster = first.cluster.or(begun);
             }
+            for member in components.iter_mut().flat_map(|c| &mut c.changed) {
+                let was = member.was.and_then(|was| became.get(&was).copied());
+                member.was = was.or(member.was);
+            }
             carried += components.iter().map(|c| c.changed.len()).sum::<usize>();
             let clusters: Vec<u64> = components.iter().map(|c| self.carry_out(c)).collect();
             self.window.apply(&components, &clusters);
+            for (component, &cluster) in components.iter().zip(&clusters) {
+                became.extend(component.merged.iter().map(|&merged| (merged, cluster)));
+            }
             begun = clusters.last().copied();
         }
         assert_eq!(carried, members, "each member once");

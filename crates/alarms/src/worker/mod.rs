@@ -3,11 +3,12 @@
 //! What is held in memory can be made again from the rows: after a failure, or a start, it is. The cursor moves in the
 //! transaction that has the effects, so that an occurrence is neither lost nor taken twice.
 
+mod tenancy;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tidings_core::clock::{Clock, Timestamp};
 use tidings_core::db::{Conn, DbError};
 use tidings_core::hub::Rights;
@@ -16,12 +17,13 @@ use tidings_core::tenant::Tenant;
 use tidings_core::topic::{Pattern, Patterns};
 
 use crate::alarm::event::{INGESTED, TOPIC};
+use crate::cluster::members;
 use crate::cluster::publish::{self, New, Publication, Refusal};
-use crate::cluster::store::{self, Fact};
-use crate::correlate::{
-    Arrival, Component, MEMORY_SECONDS, Occurrence, Piece, Rules, Window, pieces,
-};
-use crate::{Alarms, Error, Severity};
+use crate::cluster::store;
+use crate::correlate::{Arrival, MEMORY_SECONDS, Occurrence, Piece, Rules, Window, pieces};
+use crate::{Alarms, Error};
+
+use tenancy::{Tenancy, read};
 
 /// How often the heads of the logs are looked at: a number in memory each.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,52 +33,11 @@ const MANUAL_TICK: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 /// Events of one look at the log.
 const PAGE: usize = 2_000;
-/// Occurrences that are published without waiting for more.
-const FULL: usize = 2_000;
-/// What one transaction takes of that, in occurrences: it holds the committer for some milliseconds, and whoever acknowledges
+/// What one transaction takes of a publication, in occurrences: it holds the committer for some milliseconds, and whoever acknowledges
 /// an alarm meanwhile waits as long.
-const PIECE: usize = 100;
+const PIECE: usize = 64;
 /// The part of `correlation.flush_seconds` that an occurrence waits for what comes with it; the rest is for the work.
-const PART: f64 = 0.6;
-
-/// What is held of a tenant.
-struct Tenancy {
-    log: Arc<TenantLog>,
-    window: Window,
-    /// How far the log has been read.
-    cursor: u64,
-    /// All that came in before this time has been read: nothing is settled sooner than that, however late the log is read.
-    read_until: Timestamp,
-    /// Clusters have numbers here, in the order of their making.
-    ids: HashMap<u64, String>,
-    numbers: HashMap<String, u64>,
-    closed: HashSet<u64>,
-    next: u64,
-    /// What is in no cluster yet.
-    new: HashMap<String, New>,
-    /// Of what is new, that which the window has not got yet.
-    arrivals: Vec<Arrival>,
-    /// Since when the oldest of it waits.
-    waits_since: Option<Timestamp>,
-    aside: Vec<(String, String)>,
-    /// Up to here, one event is taken at a time: something there could not be stored.
-    careful_to: u64,
-    /// Up to here, what is read may have its cluster: a publication may have been broken off between two pieces.
-    doubtful_to: u64,
-}
-
-/// An `alarm_ingested`'s data, as far as correlation needs it.
-#[derive(Deserialize)]
-struct Data {
-    event_id: String,
-    timestamp: String,
-    alarm_id: String,
-    entity_id: String,
-    entity_external_id: Option<String>,
-    alarm_type: String,
-    severity: Severity,
-    raised_at: String,
-}
+const PART: f64 = 0.4;
 
 impl Alarms {
     /// Correlates what the logs bring, for ever.
@@ -149,7 +110,7 @@ impl Alarms {
             if is_careful {
                 self.publish_carefully(tenancy, before, &page.events)
                     .await?;
-            } else if tenancy.new.len() >= FULL {
+            } else if tenancy.is_full() {
                 self.publish(tenancy).await?;
             }
             if page.end.is_end {
@@ -198,7 +159,7 @@ impl Alarms {
     async fn pass_over_placed(&self, tenancy: &mut Tenancy) -> Result<(), Error> {
         let ids: Vec<String> = tenancy.new.keys().cloned().collect();
         let number = tenancy.log.number;
-        let read = move |conn: &mut Conn| store::members(conn, number, &ids);
+        let read = move |conn: &mut Conn| members::many(conn, number, &ids);
         for member in self.log.db().read(read).await? {
             tenancy.new.remove(&member.event_id);
         }
@@ -242,6 +203,8 @@ impl Alarms {
         let plan = move |window: &mut Window| pieces(window.plan(&closed), PIECE);
         let mut pieces = tenancy.on_window(plan).await?.into_iter().peekable();
         let mut begun = None;
+        // Clusters that have become a part of another in an earlier piece.
+        let mut became: HashMap<u64, u64> = HashMap::new();
         while let Some(Piece {
             mut components,
             goes_on,
@@ -249,6 +212,10 @@ impl Alarms {
         {
             if let Some(first) = components.first_mut().filter(|_| goes_on) {
                 first.cluster = first.cluster.or(begun);
+            }
+            for member in components.iter_mut().flat_map(|c| &mut c.changed) {
+                let was = member.was.and_then(|was| became.get(&was).copied());
+                member.was = was.or(member.was);
             }
             let is_last = pieces.peek().is_none();
             let plan = Arc::new(components);
@@ -264,7 +231,14 @@ impl Alarms {
                 },
             };
             match self.write(&tenancy.log.tenant, publication).await? {
-                Ok(ids) => begun = tenancy.carried_out(&plan, &ids),
+                Ok(ids) => {
+                    let numbers = tenancy.carried_out(&plan, &ids);
+                    let merged = plan.iter().zip(&numbers);
+                    became.extend(
+                        merged.flat_map(|(c, into)| c.merged.iter().map(|of| (*of, *into))),
+                    );
+                    begun = numbers.last().copied();
+                }
                 Err(closed) => {
                     let closed = closed.iter().filter_map(|id| tenancy.numbers.get(id));
                     tenancy.closed.extend(closed);
@@ -342,7 +316,7 @@ impl Alarms {
         let read_until = self.read_until(log, cursor).await?;
         let since = read_until.minus(Duration::from_secs(MEMORY_SECONDS.unsigned_abs()));
         let remembered = move |conn: &mut Conn| {
-            let members = store::members_since(conn, number, since)?;
+            let members = members::since(conn, number, since)?;
             Ok((members, store::over(conn, number, since)?))
         };
         let (members, over) = db.read(remembered).await?;
@@ -393,119 +367,10 @@ impl Alarms {
     }
 }
 
-impl Tenancy {
-    /// Works on all that is held, on a thread for such work: of a million it takes a while, and no request waits for it.
-    async fn on_window<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Window) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let none = Window::new(Arc::default(), Rules::default());
-        let mut window = std::mem::replace(&mut self.window, none);
-        let done = tokio::task::spawn_blocking(move || {
-            let result = work(&mut window);
-            (window, result)
-        });
-        let (window, result) = done
-            .await
-            .map_err(|e| DbError::Fault(format!("the correlation did not finish: {e}")))?;
-        self.window = window;
-        Ok(result)
-    }
-
-    /// Takes in an event of the log: an occurrence, something else, or something that cannot be read.
-    fn take(&mut self, event: &Logged) {
-        if &*event.kind != INGESTED {
-            return;
-        }
-        match read(event) {
-            Ok((id, new)) => {
-                let arrived = new.fact.arrived_at;
-                self.read_until = self.read_until.max(arrived);
-                self.waits_since =
-                    Some(self.waits_since.map_or(arrived, |since| since.min(arrived)));
-                self.arrivals.push(Arrival {
-                    occurrence: Occurrence {
-                        event_id: id.clone(),
-                        entity_id: new.fact.entity_id.clone(),
-                        alarm_type: new.fact.alarm_type.clone(),
-                        raised_at: new.fact.raised_at,
-                    },
-                    arrived_at: arrived.as_micros(),
-                    cluster: None,
-                });
-                self.new.insert(id, new);
-            }
-            Err(reason) => self.aside.push((event.json.to_string(), reason)),
-        }
-    }
-
-    fn number(&mut self, id: &str) -> u64 {
-        if let Some(&number) = self.numbers.get(id) {
-            return number;
-        }
-        self.next += 1;
-        self.numbers.insert(id.to_owned(), self.next);
-        self.ids.insert(self.next, id.to_owned());
-        self.next
-    }
-
-    /// The ids of the clusters that a plan names.
-    fn ids_of(&self, plan: &[Component]) -> HashMap<u64, String> {
-        let named = plan
-            .iter()
-            .flat_map(|c| c.cluster.iter().chain(&c.merged).chain(&c.continues));
-        named
-            .filter_map(|number| Some((*number, self.ids.get(number)?.clone())))
-            .collect()
-    }
-
-    /// A part of a plan is stored. Gives the last cluster's number.
-    fn carried_out(&mut self, plan: &[Component], ids: &[String]) -> Option<u64> {
-        let numbers: Vec<u64> = ids.iter().map(|id| self.number(id)).collect();
-        self.window.apply(plan, &numbers);
-        numbers.last().copied()
-    }
-
-    /// Forgets the ids of clusters of which nothing is held any more, before they pile up.
-    fn forget_clusters(&mut self) {
-        if self.ids.len() > 2 * self.window.len() + 1_000 {
-            let held: HashSet<u64> = self.window.clusters().collect();
-            self.ids.retain(|number, _| held.contains(number));
-            self.numbers.retain(|_, number| held.contains(number));
-            self.closed.retain(|number| held.contains(number));
-        }
-    }
-}
-
 /// Why the database refuses what it was given, if it does: trying again would be of no use.
 fn refusal(error: &Error) -> Option<&str> {
     match error {
         Error::Unavailable(DbError::Fault(reason) | DbError::Conflict(reason)) => Some(reason),
         _ => None,
     }
-}
-
-fn read(event: &Logged) -> Result<(String, New), String> {
-    let data = event
-        .json
-        .get(event.data_at..event.json.len().saturating_sub(1))
-        .unwrap_or("null");
-    let data: Data = serde_json::from_str(data).map_err(|e| format!("not an alarm: {e}"))?;
-    let time = |name: &str, text: &str| Timestamp::parse(text).map_err(|e| format!("{name}: {e}"));
-    let fact = Fact {
-        alarm_id: data.alarm_id,
-        entity_id: data.entity_id,
-        alarm_type: data.alarm_type,
-        severity: data.severity,
-        is_emergency: false,
-        raised_at: time("raised_at", &data.raised_at)?,
-        arrived_at: time("timestamp", &data.timestamp)?,
-    };
-    Ok((
-        data.event_id,
-        New {
-            fact,
-            entity_external_id: data.entity_external_id,
-        },
-    ))
 }
