@@ -94,7 +94,11 @@ impl<'a, K: Clone + Eq + Hash + Borrow<str>> Field<'a, K> {
         field
     }
 
+    /// None is where nothing is known of any: then nobody asks.
     fn count_fresh(&mut self) {
+        if !self.network.knows_any() {
+            return;
+        }
         let mut is_fresh = vec![0u32; self.at.len() + 1];
         let mut by_time = Vec::with_capacity(self.at.len() + 1);
         by_time.push(0);

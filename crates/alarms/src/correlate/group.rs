@@ -91,41 +91,37 @@ pub(super) fn clusters<K: Clone + Eq + Hash + Borrow<str>>(
         sizes[sets.find(i) as usize] += 1;
     }
     let mut number = vec![u32::MAX; order.len()];
-    let mut members: Vec<Vec<u32>> = Vec::new();
+    let mut clusters: Vec<Cluster> = Vec::new();
     for i in 0..count {
         let set = sets.find(i) as usize;
         if number[set] == u32::MAX {
-            number[set] = u32::try_from(members.len()).unwrap_or(u32::MAX);
-            members.push(Vec::with_capacity(sizes[set] as usize));
+            number[set] = u32::try_from(clusters.len()).unwrap_or(u32::MAX);
+            clusters.push(Cluster {
+                members: Vec::with_capacity(sizes[set] as usize),
+                root: String::new(),
+                confidence: 0.0,
+                edges: Vec::new(),
+            });
         }
-        members[number[set] as usize].push(i);
+        clusters[number[set] as usize].members.push(i);
     }
-    let mut found: Vec<Vec<Edge>> = vec![Vec::new(); members.len()];
     for (i, edge) in edges {
-        found[number[sets.find(i) as usize] as usize].push(edge);
+        clusters[number[sets.find(i) as usize] as usize]
+            .edges
+            .push(edge);
     }
     let mut roots = Roots::new(network);
-    members
-        .into_iter()
-        .zip(found)
-        .map(|(mut members, edges)| {
-            for &i in &members {
-                let (i, via) = (i as usize, joins[i as usize].via);
-                roots.add(field.entity[i], 1, field.at[i], via);
-            }
-            let (root, confidence) = roots.take();
-            for i in &mut members {
-                *i = order[*i as usize];
-            }
-            let root = network.name(root).to_owned();
-            Cluster {
-                members,
-                root,
-                confidence,
-                edges,
-            }
-        })
-        .collect()
+    for cluster in &mut clusters {
+        for i in &mut cluster.members {
+            let place = *i as usize;
+            roots.add(field.entity[place], 1, field.at[place], joins[place].via);
+            *i = order[place];
+        }
+        let (root, confidence) = roots.take();
+        network.name(root).clone_into(&mut cluster.root);
+        cluster.confidence = confidence;
+    }
+    clusters
 }
 
 /// Finds the root of one cluster after the other.

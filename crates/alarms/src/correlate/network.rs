@@ -1,8 +1,8 @@
 //! Entities as numbers, and what each depends on.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
 use super::delay::HOPS;
 use crate::topology::Topology;
@@ -13,38 +13,68 @@ const MAX_UP: usize = 32;
 pub(super) const CHILDREN: usize = 32;
 
 /// Names that have been seen, numbered as they came. Nothing may depend on the order of the numbers.
+///
+/// The index holds numbers and a part of each hash, and not the names: of a million, it still fits the cache.
 #[derive(Debug)]
 pub(super) struct Names<K> {
     /// Seeded, since names come from outside; quicker than the standard one, which was a third of all time.
-    numbers: HashMap<K, u32, foldhash::fast::RandomState>,
+    hasher: foldhash::fast::RandomState,
+    /// A power of two of them, at most three quarters taken; none at first.
+    slots: Vec<Slot>,
     names: Vec<K>,
+}
+
+/// Where a name may be found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    hash: u32,
+    /// One more than the name's number; 0 where there is none.
+    taken: u32,
 }
 
 impl<K> Default for Names<K> {
     fn default() -> Self {
         Self {
-            numbers: HashMap::default(),
+            hasher: foldhash::fast::RandomState::default(),
+            slots: Vec::new(),
             names: Vec::new(),
         }
     }
 }
 
-impl<K: Clone + Eq + Hash> Names<K> {
+impl<K: Clone + Eq + Hash + Borrow<str>> Names<K> {
+    /// Makes room for so many more.
     pub(super) fn reserve(&mut self, names: usize) {
-        self.numbers.reserve(names);
+        let wanted = self.names.len() + names;
+        self.names.reserve(names);
+        if wanted * 4 > self.slots.len() * 3 {
+            self.grow((wanted * 4 / 3 + 1).next_power_of_two());
+        }
     }
 
     pub(super) fn number<'a>(&mut self, name: &'a str) -> u32
     where
-        K: std::borrow::Borrow<str> + From<&'a str>,
+        K: From<&'a str>,
     {
-        match self.numbers.entry(K::from(name)) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let number = length(&self.names);
-                self.names.push(new.key().clone());
-                *new.insert(number)
-            }
+        if (self.names.len() + 1) * 4 > self.slots.len() * 3 {
+            self.grow((self.slots.len() * 2).max(16));
+        }
+        let hash = (self.hasher.hash_one(name) >> 32) as u32;
+        let is_it = |slot: Slot| slot.hash == hash && self.name(slot.taken - 1).borrow() == name;
+        let at = find(&self.slots, hash, is_it);
+        if self.slots[at].taken == 0 {
+            self.names.push(K::from(name));
+            let taken = length(&self.names);
+            self.slots[at] = Slot { hash, taken };
+        }
+        self.slots[at].taken - 1
+    }
+
+    fn grow(&mut self, slots: usize) {
+        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); slots]);
+        for slot in old.into_iter().filter(|slot| slot.taken != 0) {
+            let at = find(&self.slots, slot.hash, |_| false);
+            self.slots[at] = slot;
         }
     }
 
@@ -55,6 +85,16 @@ impl<K: Clone + Eq + Hash> Names<K> {
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
+}
+
+/// The slot of what has this hash and is it, or the free one where it belongs.
+fn find(slots: &[Slot], hash: u32, is_it: impl Fn(Slot) -> bool) -> usize {
+    let mask = slots.len() - 1;
+    let mut at = hash as usize & mask;
+    while slots[at].taken != 0 && !is_it(slots[at]) {
+        at = (at + 1) & mask;
+    }
+    at
 }
 
 /// The entities of the occurrences at hand, and those up their chains.
@@ -91,7 +131,7 @@ impl<K> Default for Network<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
+impl<K: Clone + Eq + Hash + Borrow<str>> Network<K> {
     /// The number of an entity; what is up its chain is known after [`Network::learn`].
     pub(super) fn number<'a>(&mut self, name: &'a str) -> u32
     where
@@ -117,14 +157,16 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
         // Those that are up a chain come in on the way; they have one of their own.
         while entity < self.names.len() {
             self.starts.push(length(&self.up));
-            self.climb(topology, &mut parents, entity);
-            let name = self.names.names[entity].borrow();
-            self.is_known.push(topology.knows(name));
-            let children = topology.children(name);
+            let name = self.names.name(length(&self.is_known)).borrow();
+            let (is_known, children) = (topology.knows(name), topology.children(name));
             self.fan.push(length(children));
             if let Some(last) = last_child(children) {
-                let number = length(&self.is_known) - 1;
-                self.last_child.insert(number, K::from(last));
+                self.last_child
+                    .insert(length(&self.is_known), K::from(last));
+            }
+            self.is_known.push(is_known);
+            if is_known {
+                self.climb(topology, &mut parents, entity);
             }
             entity += 1;
         }
@@ -199,6 +241,11 @@ impl<K: Clone + Eq + Hash + std::borrow::Borrow<str>> Network<K> {
         let down = self.down[first..].iter();
         down.take_while(move |&&(parent, _)| parent == entity)
             .map(|&(_, child)| child)
+    }
+
+    /// Whether any entity at hand has a relation.
+    pub(super) fn knows_any(&self) -> bool {
+        self.is_known.contains(&true)
     }
 
     /// Whether an entity has a relation in either direction.
