@@ -10,11 +10,10 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tidings_alarms::correlate::{Rules, correlate};
 use tidings_alarms::truth::{Partition, Truth, Verdict};
-use tidings_client::Client;
+use tidings_client::{Client, Error};
 use tokio::time::Instant;
 
 use super::super::Failure;
-use super::modes::broken_off;
 use super::report::{Outcome, Table, count};
 use super::{Args, Mode};
 
@@ -147,7 +146,12 @@ async fn of_server(
     let (mut last, mut moved) = (clusters(client, &places).await?, Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
-        let now = clusters(client, &places).await?;
+        let now = match clusters(client, &places).await {
+            Ok(now) => now,
+            // A connection that was lost in between says nothing of the clusters.
+            Err(e) if e.is_temporary() && moved.elapsed() <= patience.max(SETTLED) => continue,
+            Err(e) => return Err(e.into()),
+        };
         if now != last {
             (last, moved) = (now, Instant::now());
             continue;
@@ -160,7 +164,7 @@ async fn of_server(
 }
 
 /// Reads a server's clusters, the newest first, until each occurrence is found.
-async fn clusters(client: &Client, places: &HashMap<&str, usize>) -> Result<Partition, Failure> {
+async fn clusters(client: &Client, places: &HashMap<&str, usize>) -> Result<Partition, Error> {
     #[derive(Deserialize)]
     struct Page {
         clusters: Vec<Cluster>,
@@ -177,7 +181,8 @@ async fn clusters(client: &Client, places: &HashMap<&str, usize>) -> Result<Part
         let mut query = vec![("limit", "1000")];
         query.extend(after.as_deref().map(|after| ("after", after)));
         let page = client.get("api/v1/clusters", &query).await?;
-        let page: Page = serde_json::from_str(page.get()).map_err(broken_off)?;
+        let page: Page =
+            serde_json::from_str(page.get()).map_err(|e| Error::Protocol(e.to_string()))?;
         for cluster in page.clusters {
             let ids = cluster.event_ids.iter();
             let members: Vec<usize> = ids
