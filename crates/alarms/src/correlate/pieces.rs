@@ -53,7 +53,8 @@ pub(crate) fn givers(of: &Component) -> impl Iterator<Item = u64> {
     was.filter(|was| Some(*was) != of.cluster && !of.merged.contains(was))
 }
 
-/// Cuts a component into parts that change no more than `most` members each. The first has all that does not change.
+/// Cuts a component into parts that change no more than `most` members each. The first has all that does not change, and
+/// brings the clusters together: whoever carries out the parts knows from then on what became of which.
 fn split(mut component: Component, most: usize) -> Vec<Component> {
     let changed = std::mem::take(&mut component.changed);
     if changed.len() <= most.max(1) {
@@ -61,7 +62,7 @@ fn split(mut component: Component, most: usize) -> Vec<Component> {
         return vec![component];
     }
     let later: HashSet<u32> = changed.iter().skip(most.max(1)).map(|m| m.place).collect();
-    let gone = std::mem::take(&mut component.merged);
+    let merged = std::mem::take(&mut component.merged);
     let places = std::mem::take(&mut component.places);
     let mut parts: Vec<Component> = Vec::with_capacity(changed.len() / most.max(1) + 1);
     for members in changed.chunks(most.max(1)) {
@@ -71,19 +72,13 @@ fn split(mut component: Component, most: usize) -> Vec<Component> {
             ..component.clone()
         };
         if parts.is_empty() {
-            part.merged.clone_from(&gone);
+            part.merged.clone_from(&merged);
             part.places = places
                 .iter()
                 .copied()
                 .filter(|place| !later.contains(place))
                 .collect();
         } else {
-            // The first part has brought the clusters together.
-            for member in &mut part.changed {
-                if member.was.is_some_and(|was| gone.contains(&was)) {
-                    member.was = component.cluster;
-                }
-            }
             part.continues = None;
         }
         parts.push(part);
